@@ -1,0 +1,151 @@
+"""Arrays and attributes in an HDF5 file that a crash can't spoil and that notices when it was changed.
+
+The file begins with a user block of 512 bytes that names the SHA-256 of all bytes behind it; the digest is compared before
+HDF5 sees the file. Arrays are chunked and carry fletcher32 checksums. A file is written beside its target under a temporary name,
+flushed to the disk and renamed, so that the target is always a whole old file or a whole new one. Any HDF5 program reads it.
+"""
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from minigrad.errors import InputError
+
+USER_BLOCK = 512  # bytes; the smallest HDF5 allows
+MAGIC = b"minigrad sha256 "
+CHUNK = 2**18  # values of a chunk: 1 MiB of float32
+
+Attribute = str | int | float | bool
+
+
+def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> None:
+    """Write {path in the file: array} and the file's attributes.
+
+    Raises InputError where the file can't be written (a full disk, a folder that is missing); an old file stays as it was.
+    """
+    target = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        _write(temporary, arrays, attributes)
+        _seal(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"can't write {target}: {reason}; free space or choose another folder; "
+                         "what was there before is unchanged") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+
+
+def _write(path: str, arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> None:
+    with h5py.File(path, "w", libver="latest", userblock_size=USER_BLOCK) as file:
+        file.attrs.update(attributes)
+        for name, array in arrays.items():
+            if array.ndim == 0 or array.size == 0:
+                file.create_dataset(name, data=array)
+            else:
+                file.create_dataset(name, data=array, chunks=_chunks(array.shape), fletcher32=True)
+
+
+def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Cut the first axes until a chunk holds at most CHUNK values."""
+    chunks = list(shape)
+    for axis in range(len(chunks)):
+        rest = int(np.prod(chunks[axis + 1:]))
+        chunks[axis] = max(1, min(chunks[axis], CHUNK // max(rest, 1)))
+        if rest <= CHUNK:
+            break
+    return tuple(chunks)
+
+
+def _digest(path: str | os.PathLike) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(USER_BLOCK)
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest().encode()
+
+
+def _seal(path: str) -> None:
+    """Write the digest into the user block and see the whole file onto the disk."""
+    digest = _digest(path)
+    with open(path, "r+b") as file:
+        file.write(MAGIC + digest + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows has no handle of a folder to sync
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Attribute]]:
+    """Read back ({path in the file: array}, attributes).
+
+    Raises InputError where the file is missing, is not one of ours, was cut or changed, or links to another file.
+    """
+    _verify(path)
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with h5py.File(path, "r") as file:
+            _read(file, arrays, path)
+            return arrays, {name: _plain(value) for name, value in file.attrs.items()}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise InputError(f"can't read {path}: {error}; use another copy of the file") from error
+
+
+def _verify(path: str | os.PathLike) -> None:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(USER_BLOCK)
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}; check the path") from error
+    if not head.startswith(MAGIC):
+        raise InputError(f"{path} was not written by this program: it does not begin with its digest; "
+                         "give a file such as best.h5 that train.py wrote")
+    stored = head[len(MAGIC):len(MAGIC) + 64]
+    found = _digest(path)
+    if stored != found:
+        raise InputError(f"{path} is damaged: its SHA-256 is {found.decode()[:12]}..., "
+                         f"it was written as {stored.decode(errors='replace')[:12]}...; use another copy of the file")
+
+
+def _read(group: h5py.Group, arrays: dict[str, np.ndarray], path: str | os.PathLike) -> None:
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{path}: {group.name.rstrip('/')}/{name} is a link to another place, which is not followed; "
+                             "store the array itself")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _read(item, arrays, path)
+        else:
+            if item.external:
+                raise InputError(f"{path}: {item.name} keeps its values in another file, which is not read; store them inside")
+            arrays[item.name.lstrip("/")] = item[()]
+
+
+def _plain(value: object) -> Attribute:
+    return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]

@@ -1,0 +1,13 @@
+"""What several ops share: how kernels are compiled, cached and run on all threads, and the register tile.
+
+| file | what |
+|---|---|
+| compile.py | the cache of compiled kernels, keyed by a hash of minigrad's sources; the line that says what is compiling |
+| parallel.py | `@kernel`: a serial body over a range, run in pieces by all threads |
+| target.py | vector width and register count of the CPU that Numba compiles for |
+| tile.py | the register tile: plain loops, and the same as LLVM vectors |
+| panels.py | the loops around the tile: an indirect matrix product and its weight gradient |
+| windows.py | output sizes, padding and windows of convolutions and pools |
+| elementwise.py | sums and masks over whole arrays |
+| philox.py | the counter-based random generator |
+"""

@@ -1,0 +1,72 @@
+"""Compiling and caching kernels.
+
+Numba stores compiled functions beside their source file and compiles anew when that file changes. It does not see
+an edit in another file that a kernel calls into, and would return the old answer. Here the stamp that a stored
+function must match is a hash of all of minigrad's sources. Where the folder beside the sources can't be written, Numba's
+user-wide folder serves, and where that can't either, kernels are compiled anew in each process.
+"""
+import functools
+import hashlib
+import logging
+from pathlib import Path
+
+from numba.core import caching, event
+
+from minigrad.runtime import jit_disabled
+
+log = logging.getLogger("minigrad")
+
+
+@functools.cache
+def sources_hash() -> str:
+    """Return the SHA-256 over the names and contents of minigrad's source files."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class StampedBySources:
+    """A mixin for Numba's cache locators: the stamp of a stored function is the hash of all sources."""
+
+    def get_source_stamp(self) -> str:
+        return sources_hash()
+
+
+LOCATORS: list[type] = [type(base.__name__, (StampedBySources, base), {})
+            for base in (caching.UserProvidedCacheLocator, caching.InTreeCacheLocator, caching.UserWideCacheLocator)]
+
+
+class StampedCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = LOCATORS  # type: ignore[assignment]
+
+
+class StampedCache(caching.FunctionCache):
+    _impl_class = StampedCacheImpl
+
+
+def cached(dispatcher):
+    """Give a Numba dispatcher the cache of this module, and return it (under NUMBA_DISABLE_JIT it is a plain function)."""
+    if jit_disabled():
+        return dispatcher
+    try:
+        dispatcher._cache = StampedCache(dispatcher.py_func)
+    except (RuntimeError, OSError) as error:
+        log.warning("compiled kernels are not kept: %s; set NUMBA_CACHE_DIR to a folder that can be written", error)
+    return dispatcher
+
+
+class SayCompiling(event.Listener):
+    """Log one line for each kernel that is compiled, as opposed to loaded from the cache."""
+
+    def on_start(self, started: event.Event) -> None:
+        dispatcher = started.data["dispatcher"]
+        if isinstance(dispatcher._cache, StampedCache):
+            log.info("compiling %s", dispatcher.py_func.__qualname__.lstrip("_"))
+
+    def on_end(self, ended: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", SayCompiling())

@@ -1,0 +1,223 @@
+"""The register tile: a block of pixels x output channels whose sums stay in vector registers.
+
+Both tiles are written twice. The plain loops are the definition: what a reader reads and what runs under
+NUMBA_DISABLE_JIT=1. Compiled code gets the same sums as LLVM vectors, attached below by `overload`: every sum
+has a register of its own, one input value at a time is broadcast and multiplied with a vector of weights.
+
+An input is described by `rows`: for each kernel tap and pixel, where the C values under that tap begin in the flat array
+`x`, or -1 outside the image, where `zeros` is read. That is im2col's matrix without its copies.
+"""
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from minigrad.kernels.target import target
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+HEIGHTS = (target().pixels, 4, 1)  # rows of weights that one call of `gradient_tile` sums
+
+
+def forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
+    """y[i, j] = start[j] + sum over t, c of x[rows[t, i] + c] * w[t, c, j], at least 0 if relu; MR pixels x NR channels.
+
+    `at`, `wo`, `so`, `yo` are where the tile begins in the flat `rows`, `w`, `start`, `y`; `step` lies between y's pixels.
+    """
+    for i in range(MR):
+        for j in range(NR):
+            s = start[so + j]
+            for t in range(taps):
+                row = rows[at + t * MR + i]
+                for c in range(C):
+                    s += (x[row + c] if row >= 0 else zeros[c]) * w[wo + (t * C + c) * NR + j]
+            y[yo + i * step + j] = max(s, 0) if relu else s
+
+
+def half_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
+    """`forward_tile` for NR of half the width, for the channels that are left over."""
+    forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR)
+
+
+def gradient_tile(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
+    """dw[i, j] += sum over pixels p of x[rows[p] + c + i] * dy[p, j]; MC input channels x NR output channels.
+
+    `dy` is packed (pixels, NR); `at` and `wo` are where the tile begins in the flat `rows` and `dw`.
+    """
+    for i in range(MC):
+        for j in range(NR):
+            s = dw[wo + i * step + j]
+            for p in range(pixels):
+                row = rows[at + p]
+                s += (x[row + c + i] if row >= 0 else zeros[c + i]) * dy[p * NR + j]
+            dw[wo + i * step + j] = s
+
+
+class Emitter:
+    """Emits vector code for one tile: `lanes` values of `scalar` a register."""
+
+    def __init__(self, builder, scalar: ir.Type, lanes: int):
+        self.builder, self.scalar, self.lanes = builder, scalar, lanes
+        self.bytes = 4 if isinstance(scalar, ir.FloatType) else 8
+        self.vector = ir.VectorType(scalar, lanes)
+        # fmuladd, not fma: on a CPU without fused multiply-add the latter is a library call.
+        name = f"llvm.fmuladd.v{lanes}f{8 * self.bytes}"
+        self.multiply_add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+
+    def pointer(self, base, offset):
+        """The address of value `offset` of the flat array at `base`."""
+        return self.builder.gep(base, [offset])
+
+    def load(self, pointer):
+        return self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.bytes)
+
+    def store(self, value, pointer):
+        self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.bytes)
+
+    def broadcast(self, pointer):
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, self.builder.load(pointer), INT32(0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes))
+
+    def sums(self, height: int, width: int):
+        """Registers for height x width vectors (LLVM turns these stack slots into registers)."""
+        return [[cgutils.alloca_once(self.builder, self.vector) for _ in range(width)] for _ in range(height)]
+
+    def add_products(self, sums, inputs, weights):
+        """sums[i][j] += inputs[i] * weights[j], inputs being addresses of single values."""
+        for row, pointer in zip(sums, inputs, strict=True):
+            value = self.broadcast(pointer)
+            for register, weight in zip(row, weights, strict=True):
+                self.builder.store(self.builder.call(self.multiply_add, [value, weight, self.builder.load(register)]), register)
+
+    def row(self, x, zeros, rows, index):
+        """The address of the input row that rows[index] tells, or of the zeros."""
+        offset = self.builder.load(self.builder.gep(rows, [index]))
+        outside = self.builder.icmp_signed("<", offset, INT64(0))
+        return self.builder.select(outside, zeros, self.pointer(x, offset))
+
+    def floor(self, relu):
+        """A vector of 0 if relu, else of minus infinity."""
+        bound = self.builder.select(cgutils.is_not_null(self.builder, relu), self.scalar(0.0), self.scalar(float("-inf")))
+        slot = cgutils.alloca_once_value(self.builder, bound)
+        return self.broadcast(slot)
+
+
+def _scalar(array: types.Array) -> tuple[ir.Type, int]:
+    """Return the LLVM type of an array's values, and how many a register holds."""
+    scalar = ir.FloatType() if array.dtype == types.float32 else ir.DoubleType()
+    return scalar, target().vector_bytes // (4 if array.dtype == types.float32 else 8)
+
+
+def _data(context, builder, array: types.Array, value):
+    return context.make_array(array)(context, builder, value).data
+
+
+def _vector_forward(height: int, width: int):
+    """The tile of `height` pixels x `width` vectors of channels, as an intrinsic."""
+    @intrinsic
+    def tile(typing_context, x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu):
+        scalar, lanes = _scalar(x)
+        n = types.intp
+        signature = types.void(x, zeros, rows, n, n, n, w, n, start, n, y, n, n, n)
+
+        def codegen(context, builder, signature, values):
+            x_, zeros_, rows_, at, taps, C, w_, wo, start_, so, y_, yo, step, relu = values
+            emit = Emitter(builder, scalar, lanes)
+            arrays = zip((x, zeros, rows, w, start, y), (x_, zeros_, rows_, w_, start_, y_), strict=True)
+            px, pzeros, prows, pw, pstart, py = (_data(context, builder, t, v) for t, v in arrays)
+            sums = emit.sums(height, width)
+            for j in range(width):
+                first = emit.load(emit.pointer(pstart, builder.add(so, INT64(j * lanes))))
+                for i in range(height):
+                    builder.store(first, sums[i][j])
+            with cgutils.for_range(builder, taps) as tap:
+                begin = builder.add(at, builder.mul(tap.index, INT64(height)))
+                inputs = [emit.row(px, pzeros, prows, builder.add(begin, INT64(i))) for i in range(height)]
+                panel = emit.pointer(pw, builder.add(wo, builder.mul(builder.mul(tap.index, C), INT64(width * lanes))))
+                with cgutils.for_range(builder, C) as c:
+                    line = builder.mul(c.index, INT64(width * lanes))
+                    weights = [emit.load(emit.pointer(panel, builder.add(line, INT64(j * lanes)))) for j in range(width)]
+                    emit.add_products(sums, [emit.pointer(p, c.index) for p in inputs], weights)
+            floor = emit.floor(relu)
+            for i in range(height):
+                line = builder.add(yo, builder.mul(step, INT64(i)))
+                for j in range(width):
+                    value = builder.load(sums[i][j])
+                    # "unless less", so that a NaN stays one
+                    value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+                    emit.store(value, emit.pointer(py, builder.add(line, INT64(j * lanes))))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
+def _vector_gradient(height: int, width: int):
+    """The tile of `height` input channels x `width` vectors of output channels, as an intrinsic."""
+    @intrinsic
+    def tile(typing_context, x, zeros, rows, at, pixels, c, dy, dw, wo, step):
+        scalar, lanes = _scalar(x)
+        n = types.intp
+        signature = types.void(x, zeros, rows, n, n, n, dy, dw, n, n)
+
+        def codegen(context, builder, signature, values):
+            x_, zeros_, rows_, at, pixels, c, dy_, dw_, wo, step = values
+            emit = Emitter(builder, scalar, lanes)
+            arrays = zip((x, zeros, rows, dy, dw), (x_, zeros_, rows_, dy_, dw_), strict=True)
+            px, pzeros, prows, pdy, pdw = (_data(context, builder, t, v) for t, v in arrays)
+            places = [[emit.pointer(pdw, builder.add(builder.add(wo, builder.mul(step, INT64(i))), INT64(j * lanes)))
+                       for j in range(width)] for i in range(height)]
+            sums = emit.sums(height, width)
+            for i in range(height):
+                for j in range(width):
+                    builder.store(emit.load(places[i][j]), sums[i][j])
+            with cgutils.for_range(builder, pixels) as p:
+                row = emit.pointer(emit.row(px, pzeros, prows, builder.add(at, p.index)), c)
+                line = builder.mul(p.index, INT64(width * lanes))
+                upstream = [emit.load(emit.pointer(pdy, builder.add(line, INT64(j * lanes)))) for j in range(width)]
+                emit.add_products(sums, [emit.pointer(row, INT64(i)) for i in range(height)], upstream)
+            for i in range(height):
+                for j in range(width):
+                    emit.store(builder.load(sums[i][j]), places[i][j])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
+vector_forward = _vector_forward(target().pixels, target().vectors)
+vector_half = _vector_forward(target().pixels, target().vectors // 2)
+vector_gradient_high, vector_gradient_4, vector_gradient_1 = (_vector_gradient(h, target().vectors) for h in HEIGHTS)
+HIGH = HEIGHTS[0]
+
+
+@overload(forward_tile, inline="never")
+def _forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
+    def compiled(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
+        vector_forward(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu)
+
+    return compiled
+
+
+@overload(half_tile, inline="never")
+def _half_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
+    def compiled(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
+        vector_half(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu)
+
+    return compiled
+
+
+@overload(gradient_tile, inline="never")
+def _gradient_tile(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
+    def compiled(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
+        if MC == HIGH:
+            vector_gradient_high(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+        elif MC == 4:
+            vector_gradient_4(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+        else:
+            vector_gradient_1(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+
+    return compiled

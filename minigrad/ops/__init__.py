@@ -1,0 +1,16 @@
+"""The operations, one a file: source and equations, the op with forward and backward, the public function, the kernels."""
+from minigrad.ops.arithmetic import add, multiply, reshape, sum_all
+from minigrad.ops.avg_pool2d import avg_pool2d
+from minigrad.ops.concat import concat
+from minigrad.ops.conv2d import conv2d
+from minigrad.ops.cross_entropy import cross_entropy
+from minigrad.ops.depthwise_conv2d import depthwise_conv2d
+from minigrad.ops.dropout import dropout
+from minigrad.ops.linear import linear
+from minigrad.ops.lrn import lrn
+from minigrad.ops.max_pool2d import max_pool2d
+from minigrad.ops.relu import relu
+from minigrad.ops.softmax import log_softmax, softmax
+
+__all__ = ["add", "avg_pool2d", "concat", "conv2d", "cross_entropy", "depthwise_conv2d", "dropout", "linear", "log_softmax",
+           "lrn", "max_pool2d", "multiply", "relu", "reshape", "softmax", "sum_all"]

@@ -1,0 +1,173 @@
+"""2-D convolution (cross-correlation, as every deep-learning framework has it), channels last.
+
+With x (N, H, W, C) padded by zeros, w (KH, KW, C, O), b (O,), and strides SH, SW:
+
+    y[n, i, j, o]    = b[o] + sum over kh, kw, c of x[n, i SH + kh, j SW + kw, c] * w[kh, kw, c, o]
+    dw[kh, kw, c, o] = sum over n, i, j of          x[n, i SH + kh, j SW + kw, c] * dy[n, i, j, o]
+    dx[n, h, w, c]   = sum over kh, kw, o, and i, j with i SH + kh = h, j SW + kw = w, of dy[n, i, j, o] * w[kh, kw, c, o]
+    db[o]            = sum over n, i, j of dy[n, i, j, o]
+
+Two ways to compute it, one meaning:
+
+- `im2col` writes the patch under every output pixel as a row of a matrix X (N OH OW, KH KW C). Then y = X w + b is a
+  matrix product, dw = X^T dy another, and dx is (dy w^T) with every patch added back to where it came from. Any dtype.
+- `direct` never builds X: the register tile (kernels/tile.py) reads each patch where it lies, by the address of its rows. The
+  data gradient is a convolution of dy with the kernel flipped and its channels swapped. float32 and float64.
+
+`auto` takes direct where it can. `relu=True` applies max(., 0) as the sums are stored.
+"""
+from typing import Literal
+
+import numpy as np
+
+from minigrad import runtime
+from minigrad.errors import InputError
+from minigrad.kernels.elementwise import as_rows
+from minigrad.kernels.panels import Taps, product, weight_gradient
+from minigrad.kernels.windows import Padding, Pair, Windows, windows
+from minigrad.op import Op
+from minigrad.ops.relu import masked_gradient
+from minigrad.tensor import Tensor
+
+Method = Literal["auto", "im2col", "direct"]
+FEW_CHANNELS = 16  # below this, a whole kernel row is one tap: a tap's loop over channels would be too short
+
+
+class Im2col(Op):
+    def __init__(self, over: Windows, relu: bool, out: np.ndarray | None):
+        self.over, self.relu, self.out = over, relu, out
+
+    def forward(self, x, w, b=None):
+        O = w.shape[3]
+        self.shape, self.w = x.shape, w
+        self.X = patches(x, self.over)  # (N, OH, OW, KH, KW, C)
+        N, OH, OW = self.X.shape[:3]
+        self.X = self.X.reshape(N * OH * OW, -1)  # (N OH OW, KH KW C)
+        y = self.X @ w.reshape(-1, O)
+        if b is not None:
+            y += b
+        if self.relu:
+            y = np.maximum(y, 0)
+        self.y = into(y.reshape(N, OH, OW, O), self.out)
+        return self.y
+
+    def backward(self, dy):
+        O = self.w.shape[3]
+        dz = dy * (self.y > 0) if self.relu else dy
+        dz = dz.reshape(-1, O)  # (N OH OW, O)
+        dx = add_patches(dz @ self.w.reshape(-1, O).T, self.shape, self.over) if self.needs[0] else None
+        dw = (self.X.T @ dz).reshape(self.w.shape) if self.needs[1] else None
+        return (dx, dw, dz.sum(0))[:len(self.needs)]
+
+
+class Direct(Op):
+    def __init__(self, over: Windows, relu: bool, out: np.ndarray | None):
+        self.over, self.relu, self.out = over, relu, out
+
+    def forward(self, x, w, b=None):
+        over, O = self.over, w.shape[3]
+        self.x, self.w = x, w
+        y = np.empty((x.shape[0], over.OH, over.OW, O), x.dtype) if self.out is None else self.out
+        y_rows, y_step = as_rows(y)
+        self.pixels = x.shape[0] * over.OH * over.OW
+        rows, taps, joined = self.described(x, w)
+        product(rows, taps, self.pixels, joined, b, y_rows, y_step, self.relu)
+        self.y = y
+        return y
+
+    def backward(self, dy):
+        dz, db = masked_gradient(dy, self.y if self.relu else None)
+        dx = data_gradient(dz, self.w, self.over, self.x.shape) if self.needs[0] else None
+        dw = None
+        if self.needs[1]:
+            rows, taps, _ = self.described(self.x, self.w)
+            dw = weight_gradient(rows, taps, self.pixels, *as_rows(dz), self.w.shape[3]).reshape(self.w.shape)
+        return (dx, dw, db)[:len(self.needs)]
+
+    def described(self, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Taps, np.ndarray]:
+        """Return x as flat rows, the taps over it, and w with the kernel cells that one tap joins side by side."""
+        over, (KH, KW, C, O) = self.over, w.shape
+        if C < FEW_CHANNELS and KW > 1:
+            x = padded(x, over)  # (N, HP, WP, C): the KW * C values under a kernel row are contiguous
+            H, W = x.shape[1:3]
+            taps = Taps(H, W, over.OH, over.OW, KH, 1, over.SH, over.SW, 0, 0, 1, 1, KW * C, C)
+            return x.reshape(-1), taps, w.reshape(KH, 1, KW * C, O)
+        rows, step = as_rows(x)
+        return rows, Taps(over.H, over.W, over.OH, over.OW, KH, KW, over.SH, over.SW, over.top, over.left, 1, 1, C, step), w
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Padding = 0,
+           relu: bool = False, method: Method = "auto", out: np.ndarray | None = None) -> Tensor:
+    """Convolve x (N, H, W, C) with weight (KH, KW, C, O) and add bias (O,): (N, OH, OW, O).
+
+    `padding` is as in `kernels.windows.windows`. `out`, an array (N, OH, OW, O) such as a channel slice of a wider
+    buffer, receives the result. Raises InputError where shapes or dtypes do not fit together.
+    """
+    if len(weight.shape) != 4 or len(x.shape) != 4 or weight.shape[2] != x.shape[3]:
+        raise InputError(f"expected x (N, H, W, C) and weight (KH, KW, C, O) with the same C, got {x.shape} and {weight.shape}")
+    if bias is not None and bias.shape != weight.shape[3:]:
+        raise InputError(f"expected bias {weight.shape[3:]} for weight {weight.shape}, got {bias.shape}")
+    if not x.dtype == weight.dtype == (x.dtype if bias is None else bias.dtype):
+        raise InputError(f"expected one dtype, got x {x.dtype}, weight {weight.dtype}, bias {bias and bias.dtype}")
+    over = windows(x.shape, weight.shape[:2], stride, padding)
+    shape = (x.shape[0], over.OH, over.OW, weight.shape[3])
+    if out is not None and (out.shape != shape or out.dtype != x.dtype):
+        raise InputError(f"expected out {shape} of {x.dtype}, got {out.shape} of {out.dtype}")
+    op = {"im2col": Im2col, "direct": Direct}[chosen(method, x.dtype, out)]
+    return op(over, relu, out)(x, weight) if bias is None else op(over, relu, out)(x, weight, bias)
+
+
+def chosen(method: Method, dtype: np.dtype, out: np.ndarray | None = None) -> str:
+    """Return the way to compute: `auto` is direct for compiled float32 and float64, else im2col."""
+    if method not in ("auto", "im2col", "direct"):
+        raise InputError(f'method is "{method}"; choose auto, im2col or direct')
+    fits = dtype in (np.float32, np.float64) and (out is None or np.may_share_memory(as_rows(out)[0], out))
+    if method == "direct" and not fits:
+        raise InputError(f"direct convolution computes float32 and float64 into rows of one step, got {dtype}; use im2col")
+    if method == "auto":
+        return "direct" if fits and not runtime.jit_disabled() else "im2col"
+    return method
+
+
+def data_gradient(dy: np.ndarray, w: np.ndarray, over: Windows, shape: tuple[int, ...]) -> np.ndarray:
+    """Return dx of `shape`: dy, spread out by the stride, convolved with w flipped and its channels swapped."""
+    KH, KW, C, O = w.shape
+    rows, step = as_rows(dy)
+    taps = Taps(over.OH, over.OW, over.H, over.W, KH, KW, 1, 1, KH - 1 - over.top, KW - 1 - over.left, over.SH, over.SW, O, step)
+    dx = np.empty(shape, dy.dtype)
+    product(rows, taps, dx.size // C, w[::-1, ::-1].transpose(0, 1, 3, 2), None, dx.reshape(-1), C)
+    return dx
+
+
+def padded(x: np.ndarray, over: Windows) -> np.ndarray:
+    """Return x (N, H, W, C) with zeros around it as the windows want it, contiguous."""
+    if over.top == over.bottom == over.left == over.right == 0:
+        return np.ascontiguousarray(x)
+    wide = np.zeros((x.shape[0], over.top + over.H + over.bottom, over.left + over.W + over.right, x.shape[3]), x.dtype)
+    wide[:, over.top:over.top + over.H, over.left:over.left + over.W] = x
+    return wide
+
+
+def patches(x: np.ndarray, over: Windows) -> np.ndarray:
+    """Return the patch under every window: (N, H, W, C) -> (N, OH, OW, KH, KW, C)."""
+    cut = np.lib.stride_tricks.sliding_window_view(padded(x, over), (over.KH, over.KW), axis=(1, 2))
+    return np.ascontiguousarray(cut[:, ::over.SH, ::over.SW].transpose(0, 1, 2, 4, 5, 3))
+
+
+def add_patches(dX: np.ndarray, shape: tuple[int, ...], over: Windows) -> np.ndarray:
+    """Add every patch of dX (N OH OW, KH KW C) to where `patches` took it from: (N, H, W, C)."""
+    N, H, W, C = shape
+    dX = dX.reshape(N, over.OH, over.OW, over.KH, over.KW, C)
+    wide = np.zeros((N, over.top + H + over.bottom, over.left + W + over.right, C), dX.dtype)
+    for kh in range(over.KH):
+        for kw in range(over.KW):
+            wide[:, kh:kh + over.SH * over.OH:over.SH, kw:kw + over.SW * over.OW:over.SW] += dX[:, :, :, kh, kw]
+    return wide[:, over.top:over.top + H, over.left:over.left + W]
+
+
+def into(y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Return y, or `out` filled with it."""
+    if out is None:
+        return y
+    out[...] = y
+    return out

@@ -1,0 +1,74 @@
+"""Linear (fully connected) layer.
+
+    y[n, o]  = b[o] + sum over c of x[n, c] * w[c, o]
+    dx[n, c] = sum over o of dy[n, o] * w[c, o]
+    dw[c, o] = sum over n of x[n, c] * dy[n, o]
+    db[o]    = sum over n of dy[n, o]
+
+float32 and float64 go through the register tile, as a convolution of one tap; other dtypes through NumPy's product.
+"""
+import numpy as np
+
+from minigrad.errors import InputError
+from minigrad.kernels.elementwise import as_rows
+from minigrad.kernels.panels import Taps, product, weight_gradient
+from minigrad.op import Op
+from minigrad.ops.conv2d import chosen
+from minigrad.ops.relu import masked_gradient
+from minigrad.tensor import Tensor
+
+
+class Linear(Op):
+    def __init__(self, relu: bool):
+        self.relu = relu
+
+    def forward(self, x, w, b=None):
+        self.x, self.w = x, w
+        self.y = multiply(x, w, b, self.relu)
+        return self.y
+
+    def backward(self, dy):
+        dz, db = masked_gradient(dy, self.y if self.relu else None)
+        dx = multiply(dz, self.w.T) if self.needs[0] else None
+        dw = multiply_transposed(self.x, dz) if self.needs[1] else None
+        return (dx, dw, db)[:len(self.needs)]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
+    """Return x (N, C) times weight (C, O) plus bias (O,), at least 0 if relu: (N, O).
+
+    Raises InputError where shapes or dtypes do not fit together.
+    """
+    if len(x.shape) != 2 or len(weight.shape) != 2 or x.shape[1] != weight.shape[0] or x.shape[0] < 1:
+        raise InputError(f"expected x (N, C) with N at least 1 and weight (C, O) with the same C, got {x.shape} and {weight.shape}")
+    if bias is not None and bias.shape != weight.shape[1:]:
+        raise InputError(f"expected bias {weight.shape[1:]} for weight {weight.shape}, got {bias.shape}")
+    if not x.dtype == weight.dtype == (x.dtype if bias is None else bias.dtype):
+        raise InputError(f"expected one dtype, got x {x.dtype}, weight {weight.dtype}, bias {bias and bias.dtype}")
+    return Linear(relu)(x, weight) if bias is None else Linear(relu)(x, weight, bias)
+
+
+def one_tap(rows: int, C: int, step: int) -> Taps:
+    """The taps of a matrix product: `rows` pixels in one column, one tap over each."""
+    return Taps(rows, 1, rows, 1, 1, 1, 1, 1, 0, 0, 1, 1, C, step)
+
+
+def multiply(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
+    """Return x (N, C) @ w (C, O) + b, at least 0 if relu."""
+    if chosen("auto", x.dtype) == "im2col":
+        y = x @ w if b is None else x @ w + b
+        return np.maximum(y, 0) if relu else y
+    rows, step = as_rows(x)
+    (N, C), O = x.shape, w.shape[1]
+    y = np.empty((N, O), x.dtype)
+    product(rows, one_tap(N, C, step), N, w[None, None], b, y.reshape(-1), O, relu)
+    return y
+
+
+def multiply_transposed(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Return x^T (C, N) @ dy (N, O)."""
+    if chosen("auto", x.dtype) == "im2col":
+        return x.T @ dy
+    rows, step = as_rows(x)
+    N, C = x.shape
+    return weight_gradient(rows, one_tap(N, C, step), N, *as_rows(dy), dy.shape[1])

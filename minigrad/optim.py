@@ -1,0 +1,42 @@
+"""Stochastic gradient descent with momentum (paper, section 6: momentum 0.9).
+
+As in Caffe, with g the gradient of the loss, mu the momentum, lr the rate and wd the weight decay:
+
+    v <- mu v + lr (g + wd w)
+    w <- w - v
+
+The rate is inside the velocity, so a lower rate takes effect gradually. With `caffe_biases` a bias learns at twice the rate and does
+not decay, as in BVLC's GoogLeNet.
+"""
+import numpy as np
+
+from minigrad.flat import FlatParameters
+from minigrad.kernels.parallel import kernel
+
+
+class SGD:
+    """Momentum SGD over a flat vector; `velocity` (P,) is its whole state."""
+
+    def __init__(self, parameters: FlatParameters, *, momentum: float = 0.9, weight_decay: float = 0.0,
+                 caffe_biases: bool = False):
+        self.parameters = parameters
+        self.momentum, self.weight_decay, self.caffe_biases = momentum, weight_decay, caffe_biases
+        self.velocity = np.zeros_like(parameters.data)
+
+    def step(self, lr: float) -> None:
+        """Update the parameters by their gradient at learning rate `lr`."""
+        p = self.parameters
+        real = p.data.dtype.type
+        for path, (place, _) in p.places.items():
+            as_bias = self.caffe_biases and path.endswith("bias")
+            rate, decay = (2 * lr, 0.0) if as_bias else (lr, self.weight_decay)
+            update(place.stop - place.start, p.data[place], p.gradient[place], self.velocity[place],
+                   real(rate), real(decay), real(self.momentum))
+
+
+@kernel
+def update(first, last, w, g, v, rate, decay, momentum):
+    """v[i] = momentum * v[i] + rate * (g[i] + decay * w[i]);  w[i] -= v[i]"""
+    for i in range(first, last):
+        v[i] = momentum * v[i] + rate * (g[i] + decay * w[i])
+        w[i] -= v[i]

@@ -1,0 +1,73 @@
+"""What has to be settled once for a process: memory that stays, threads that do not fight, arrays that BLAS computes.
+
+`prepare` runs before Numba is first imported (see `minigrad/__init__.py`).
+"""
+import ctypes
+import os
+import sys
+
+from minigrad.errors import InputError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+KEEP_BELOW = 2**30  # bytes; a C int bounds it to 2 GiB
+
+
+def prepare() -> None:
+    """Set what can only be set before Numba starts its threads, and keep freed memory in the process."""
+    if "numba" not in sys.modules:
+        # GNU OpenMP spins while it waits; with another busy process on the cores that slows a call down up to
+        # thirtyfold. A short spin keeps the speed and cures it.
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse large freed blocks: fresh pages cost a fault each and double the time of a training step."""
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # musl has no mallopt
+        return
+    mallopt(ctypes.c_int(M_MMAP_THRESHOLD), ctypes.c_int(KEEP_BELOW))
+    mallopt(ctypes.c_int(M_TRIM_THRESHOLD), ctypes.c_int(KEEP_BELOW))
+
+
+_threads = 0
+
+
+def get_threads() -> int:
+    """Return how many threads the kernels use."""
+    return _threads or available_threads()
+
+
+def available_threads() -> int:
+    """Return the size of Numba's pool: the cores this process may use, or `NUMBA_NUM_THREADS`."""
+    from numba import config
+
+    return config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # Numba sets its options at run time
+
+
+def jit_disabled() -> bool:
+    """Return whether NUMBA_DISABLE_JIT is set: kernels then run as the plain Python they are written in."""
+    from numba import config
+
+    return bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
+
+
+def set_threads(count: int) -> None:
+    """Let kernels and BLAS (the matrix product of `im2col`) use `count` threads.
+
+    Raises InputError unless 1 <= count <= `available_threads()`.
+    """
+    global _threads
+    import numba
+    from threadpoolctl import threadpool_limits
+
+    most = available_threads()
+    if not 1 <= count <= most:
+        raise InputError(f"threads is {count}, but this process may use 1 to {most}; choose a number in that range, "
+                         "or set NUMBA_NUM_THREADS before the start to widen it")
+    _threads = count
+    numba.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
