@@ -1,13 +1,13 @@
 """Arrays and attributes in an HDF5 file that a crash can't spoil and that notices when it was changed.
 
-The file begins with a user block of 512 bytes that names the SHA-256 of all bytes behind it; the digest is compared before
-HDF5 sees the file. Arrays are chunked and carry fletcher32 checksums. A file is written beside its target under a temporary name,
-flushed to the disk and renamed, so that the target is always a whole old file or a whole new one. Any HDF5 program reads it.
+The file begins with a user block of 512 bytes that names the SHA-256 of all bytes behind it; the digest is compared
+before HDF5 sees the file. Arrays are chunked and carry fletcher32 checksums. A file is composed in memory, written beside
+its target under a temporary name, flushed to the disk and renamed, so that the target is always a whole old file or a
+whole new one. (HDF5 itself crashes when the disk is full; Python's write reports it.) Any HDF5 program reads the file.
 """
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import h5py
@@ -25,36 +25,38 @@ Attribute = str | int | float | bool
 def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> None:
     """Write {path in the file: array} and the file's attributes.
 
-    Raises InputError where the file can't be written (a full disk, a folder that is missing); an old file stays as it was.
+    Raises InputError where the file can't be written (a full disk, a missing folder); an old file stays as it was.
     """
     target = Path(path)
-    temporary = None
+    temporary = target.with_name(f".{target.name}.part")  # the next save takes over what a killed one left
+    image = _image(arrays, attributes)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-        _write(temporary, arrays, attributes)
-        _seal(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
+        with open(temporary, "wb") as file:
+            file.write((MAGIC + hashlib.sha256(image).hexdigest().encode() + b"\n").ljust(USER_BLOCK, b"\0"))
+            file.write(image)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, target)
         _sync_folder(target.parent)
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"can't write {target}: {reason}; free space or choose another folder; "
+    except OSError as error:
+        raise InputError(f"can't write {target}: {error.strerror}; free space or choose another folder; "
                          "what was there before is unchanged") from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(temporary)
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
 
 
-def _write(path: str, arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> None:
-    with h5py.File(path, "w", libver="latest", userblock_size=USER_BLOCK) as file:
+def _image(arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> bytes:
+    """Return the bytes of an HDF5 file."""
+    with h5py.File("in memory", "w", driver="core", backing_store=False, libver="latest") as file:
         file.attrs.update(attributes)
         for name, array in arrays.items():
             if array.ndim == 0 or array.size == 0:
                 file.create_dataset(name, data=array)
             else:
                 file.create_dataset(name, data=array, chunks=_chunks(array.shape), fletcher32=True)
+        file.flush()
+        return file.id.get_file_image()
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -77,15 +79,6 @@ def _digest(path: str | os.PathLike) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _seal(path: str) -> None:
-    """Write the digest into the user block and see the whole file onto the disk."""
-    digest = _digest(path)
-    with open(path, "r+b") as file:
-        file.write(MAGIC + digest + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _sync_folder(folder: Path) -> None:
     if os.name == "posix":  # Windows has no handle of a folder to sync
         handle = os.open(folder, os.O_RDONLY)
@@ -93,12 +86,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Attribute]]:
@@ -136,14 +123,15 @@ def _read(group: h5py.Group, arrays: dict[str, np.ndarray], path: str | os.PathL
     for name in group:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{path}: {group.name.rstrip('/')}/{name} is a link to another place, which is not followed; "
-                             "store the array itself")
+            raise InputError(f"{path}: {group.name.rstrip('/')}/{name} is a link to another place, "
+                             "which is not followed; store the array itself")
         item = group[name]
         if isinstance(item, h5py.Group):
             _read(item, arrays, path)
         else:
-            if item.external:
-                raise InputError(f"{path}: {item.name} keeps its values in another file, which is not read; store them inside")
+            if item.external or item.is_virtual:
+                raise InputError(f"{path}: {item.name} keeps its values in another file, which is not read; "
+                                 "store them inside")
             arrays[item.name.lstrip("/")] = item[()]
 
 

@@ -86,16 +86,19 @@ class Tensor:
     def backward(self, dy: np.ndarray | None = None) -> None:
         """Add dL/dt to `grad` of every leaf t this tensor was computed from; `dy` is dL/dself (1 for a scalar).
 
-        The graph is freed on the way. Raises InputError where `dy` is missing or has another shape, or where the
-        graph is gone already.
+        The graph is freed on the way. Raises InputError where `dy` is missing or has another shape, where nothing was
+        recorded, or where the graph is gone already.
         """
+        if not self.requires_grad:
+            raise InputError("backward() of a tensor that was not recorded: it was computed under no_grad(), "
+                             "or from tensors without requires_grad")
         if dy is None:
             if self.data.size != 1:
                 raise InputError(f"backward() of a tensor of shape {self.shape} needs dy, an array of that shape")
             dy = np.ones_like(self.data)
         elif dy.shape != self.shape:
             raise InputError(f"dy has shape {dy.shape}, the tensor {self.shape}; they must be the same")
-        gradients = {self: Sum(np.asarray(dy, self.dtype))}
+        gradients = {self: Sum(dy)}
         for tensor in reversed(topological_order(self)):
             gradient = gradients.pop(tensor).total
             op = tensor.op
@@ -120,11 +123,11 @@ class Sum:
     """A gradient summed over the uses of a tensor; the first array may belong to another op and is not written to."""
 
     def __init__(self, first: np.ndarray):
-        self.total = first
+        self.total = np.asarray(first)  # a sum of scalars is a NumPy scalar, which can't be added to in place
         self.own = False
 
     def add(self, other: np.ndarray) -> None:
-        self.total = add_into(self.total, other) if self.own else self.total + other
+        self.total = add_into(self.total, other) if self.own else np.asarray(self.total + other)
         self.own = True
 
 

@@ -5,6 +5,7 @@ an edit in another file that a kernel calls into, and would return the old answe
 function must match is a hash of all of minigrad's sources. Where the folder beside the sources can't be written, Numba's
 user-wide folder serves, and where that can't either, kernels are compiled anew in each process.
 """
+import contextlib
 import functools
 import hashlib
 import logging
@@ -43,17 +44,44 @@ class StampedCacheImpl(caching.CompileResultCacheImpl):
 
 
 class StampedCache(caching.FunctionCache):
+    """Numba's cache of one function; what can't be read is compiled anew, what can't be written is not kept."""
+
     _impl_class = StampedCacheImpl
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a damaged file raises whatever unpickling it runs into
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            warn_once(error)
+
+
+_warned = False
+
+
+def warn_once(error: Exception) -> None:
+    """Log that kernels are not kept, the first time only."""
+    global _warned
+    if not _warned:
+        log.warning("compiled kernels are not kept: %s; set NUMBA_CACHE_DIR to a folder that can be written", error)
+    _warned = True
 
 
 def cached(dispatcher):
-    """Give a Numba dispatcher the cache of this module, and return it (under NUMBA_DISABLE_JIT it is a plain function)."""
+    """Give a Numba dispatcher the cache of this module, and return it (under NUMBA_DISABLE_JIT: a plain function)."""
     if jit_disabled():
         return dispatcher
     try:
         dispatcher._cache = StampedCache(dispatcher.py_func)
-    except (RuntimeError, OSError) as error:
-        log.warning("compiled kernels are not kept: %s; set NUMBA_CACHE_DIR to a folder that can be written", error)
+    except (RuntimeError, OSError) as error:  # no folder can be written
+        warn_once(error)
     return dispatcher
 
 

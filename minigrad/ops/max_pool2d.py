@@ -60,7 +60,7 @@ def max_pool_forward(first, last, x, g, y, winner):
             for w in range(max(left, 0), min(left + g.KW, g.W)):
                 cell, q = winner.dtype.type((h - top) * g.KW + w - left), (n * g.H + h) * g.W + w
                 for c in range(C):
-                    larger = x[q, c] > y[p, c]
+                    larger = (x[q, c] > y[p, c]) | (x[q, c] != x[q, c])  # a NaN wins, so that it stays visible
                     y[p, c] = x[q, c] if larger else y[p, c]
                     winner[p, c] = cell if larger else winner[p, c]
 
