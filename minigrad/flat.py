@@ -1,7 +1,7 @@
 """All parameters of a network in one vector, with named views.
 
-One vector is what an optimiser updates, what a checkpoint stores and what a parameter server exchanges. The parameters' arrays and
-gradients become views of it, so that nothing is copied between the network and the vector.
+One vector is what an optimiser updates, what a checkpoint stores and what a parameter server exchanges. The parameters'
+arrays and gradients become views of it, so that nothing is copied between the network and the vector.
 """
 import numpy as np
 

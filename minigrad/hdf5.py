@@ -1,9 +1,10 @@
 """Arrays and attributes in an HDF5 file that a crash can't spoil and that notices when it was changed.
 
 The file begins with a user block of 512 bytes that names the SHA-256 of all bytes behind it; the digest is compared
-before HDF5 sees the file. Arrays are chunked and carry fletcher32 checksums. A file is composed in memory, written beside
-its target under a temporary name, flushed to the disk and renamed, so that the target is always a whole old file or a
-whole new one. (HDF5 itself crashes when the disk is full; Python's write reports it.) Any HDF5 program reads the file.
+before HDF5 sees the file. Arrays are chunked and carry fletcher32 checksums. A file is composed in memory, written
+beside its target under a temporary name, flushed to the disk and renamed, so that the target is always a whole old file
+or a whole new one. (HDF5 itself crashes when the disk is full; Python's write reports it.) Any HDF5 program reads the
+file.
 """
 import contextlib
 import hashlib
@@ -80,12 +81,14 @@ def _digest(path: str | os.PathLike) -> bytes:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # Windows has no handle of a folder to sync
-        handle = os.open(folder, os.O_RDONLY)
-        try:
+    if os.name != "posix":  # Windows has no handle of a folder to sync
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on the disk
             os.fsync(handle)
-        finally:
-            os.close(handle)
+    finally:
+        os.close(handle)
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Attribute]]:

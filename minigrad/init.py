@@ -1,7 +1,7 @@
 """Initial weights.
 
-Each parameter is drawn by a generator of its own, keyed by (seed, path), so that it does not depend on what else the network
-contains. fan_in counts the inputs of one output: KH * KW * C, for a linear layer C.
+Each parameter is drawn by a generator of its own, keyed by (seed, path), so that it does not depend on what else the
+network contains. fan_in counts the inputs of one output: KH * KW * C, for a linear layer C.
 
 | name | weights | source |
 |---|---|---|

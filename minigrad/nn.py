@@ -1,7 +1,7 @@
 """Modules: layers with parameters, and networks made of them.
 
-A module's parameters are found by walking its attributes in the order they were assigned; a parameter's name is its attribute
-path, `inception_3a/conv_5x5_reduce/weight`, which is also its path in an HDF5 file.
+A module's parameters are found by walking its attributes in the order they were assigned; a parameter's name is its
+attribute path, `inception_3a/conv_5x5_reduce/weight`, which is also its path in an HDF5 file.
 """
 import zlib
 from collections.abc import Iterator
@@ -115,7 +115,8 @@ class Dropout(Module):
         if not self.training or self.rate == 0:
             return x
         if self.key is None:
-            raise InputError("dropout has no seed yet: call nn.seed_dropout(model, seed, step) before each training step")
+            raise InputError("dropout has no seed yet: call nn.seed_dropout(model, seed, step) before each step, "
+                             "or model.eval() to test")
         return ops.dropout(x, self.rate, **self.key)
 
 

@@ -5,8 +5,8 @@ As in Caffe, with g the gradient of the loss, mu the momentum, lr the rate and w
     v <- mu v + lr (g + wd w)
     w <- w - v
 
-The rate is inside the velocity, so a lower rate takes effect gradually. With `caffe_biases` a bias learns at twice the rate and does
-not decay, as in BVLC's GoogLeNet.
+The rate is inside the velocity, so a lower rate takes effect gradually. With `caffe_biases` a bias learns at twice the
+rate and does not decay, as in BVLC's GoogLeNet.
 """
 import numpy as np
 

@@ -98,7 +98,7 @@ class Tensor:
             dy = np.ones_like(self.data)
         elif dy.shape != self.shape:
             raise InputError(f"dy has shape {dy.shape}, the tensor {self.shape}; they must be the same")
-        gradients = {self: Sum(dy)}
+        gradients = {self: Sum(np.asarray(dy, self.dtype))}
         for tensor in reversed(topological_order(self)):
             gradient = gradients.pop(tensor).total
             op = tensor.op

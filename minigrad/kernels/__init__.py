@@ -2,7 +2,7 @@
 
 | file | what |
 |---|---|
-| compile.py | the cache of compiled kernels, keyed by a hash of minigrad's sources; the line that says what is compiling |
+| compile.py | the cache of compiled kernels, keyed by a hash of the sources; the line that says what is compiling |
 | parallel.py | `@kernel`: a serial body over a range, run in pieces by all threads |
 | target.py | vector width and register count of the CPU that Numba compiles for |
 | tile.py | the register tile: plain loops, and the same as LLVM vectors |

@@ -1,8 +1,8 @@
 """Compiling and caching kernels.
 
-Numba stores compiled functions beside their source file and compiles anew when that file changes. It does not see
-an edit in another file that a kernel calls into, and would return the old answer. Here the stamp that a stored
-function must match is a hash of all of minigrad's sources. Where the folder beside the sources can't be written, Numba's
+Numba stores compiled functions beside their source file and compiles anew when that file changes. It does not see an
+edit in another file that a kernel calls into, and would return the old answer. Here the stamp that a stored function
+must match is a hash of all of minigrad's sources. Where the folder beside the sources can't be written, Numba's
 user-wide folder serves, and where that can't either, kernels are compiled anew in each process.
 """
 import contextlib

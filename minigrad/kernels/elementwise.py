@@ -30,7 +30,8 @@ def as_rows(x: np.ndarray) -> tuple[np.ndarray, int]:
     channels = x.shape[-1]
     outer = [(n, stride) for n, stride in zip(x.shape[-2::-1], x.strides[-2::-1], strict=True) if n > 1]
     pitch = outer[0][1] if outer else channels * x.itemsize
-    regular = (x.strides[-1] == x.itemsize or channels == 1) and pitch >= channels * x.itemsize and pitch % x.itemsize == 0
+    regular = x.strides[-1] == x.itemsize or channels == 1
+    regular = regular and pitch >= channels * x.itemsize and pitch % x.itemsize == 0
     expected = pitch
     for n, stride in outer:
         regular = regular and stride == expected

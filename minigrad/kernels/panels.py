@@ -3,9 +3,10 @@
     y[p, o]     = start[o] + sum over taps t, channels c of  x[row(t, p) + c] * w[t, c, o]
     dw[t, c, o] =            sum over pixels p of            x[row(t, p) + c] * dy[p, o]
 
-`row(t, p)` is where the values under tap t of output pixel p begin in the flat array x; outside the image they are zeros. A
-convolution is this product; so is its data gradient (tap rows of dy, kernel flipped), and a linear layer (one tap).
-Weights are packed into blocks of as many channels as a tile is wide, the last block half as wide where that is enough.
+`row(t, p)` is where the values under tap t of output pixel p begin in the flat array x; outside the image they are
+zeros. A convolution is this product; so is its data gradient (tap rows of dy, kernel flipped), and a linear layer (one
+tap). Weights are packed into blocks of as many channels as a tile is wide, the last block half as wide where that is
+enough.
 """
 from typing import NamedTuple
 
@@ -171,9 +172,11 @@ def _splits(items: int, blocks: int) -> int:
     return min(blocks, max(1, -(-PIECES_A_THREAD * runtime.get_threads() // items)))
 
 
-def product(x: np.ndarray, taps: Taps, pixels: int, w: np.ndarray, start: np.ndarray | None, y: np.ndarray, step: int,
-            relu: bool = False) -> None:
-    """Write y[p, o] for p < pixels and all O channels of w (KH, KW, C, O); x and y are flat, y's pixels `step` apart."""
+def product(x: np.ndarray, taps: Taps, pixels: int, w: np.ndarray, start: np.ndarray | None, y: np.ndarray,
+            step: int, relu: bool = False) -> None:
+    """Write y[p, o] for p < pixels and all O channels of w (KH, KW, C, O); x and y are flat, y's pixels `step` apart.
+
+    The sums begin at `start` (O,), or at zero."""
     KH, KW, C, O = w.shape
     NR = _width(x.dtype)
     blocks = -(-O // NR)

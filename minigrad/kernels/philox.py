@@ -1,7 +1,7 @@
 """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
-A counter-based generator: four random words are a function of a counter (four words) and a key (two), so that any thread
-can compute any number of the stream, and a run that is resumed gets the numbers it would have had.
+A counter-based generator: four random words are a function of a counter (four words) and a key (two), so that any
+thread can compute any number of the stream, and a run that is resumed gets the numbers it would have had.
 """
 import numpy as np
 from numba import njit

@@ -1,7 +1,8 @@
 """The vectors of the CPU that Numba compiles for.
 
-Numba may be told to compile for another CPU than the one it runs on (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), and names of CPUs say
-little. So the compiler itself is asked: a multiply-add of 64 bytes is compiled, and the registers it takes are read off.
+Numba may be told to compile for another CPU than the one it runs on (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES), and names of
+CPUs say little. So the compiler itself is asked: a multiply-add of 64 bytes is compiled, and the registers it takes are
+read off.
 """
 import functools
 import re

@@ -4,8 +4,8 @@ Both tiles are written twice. The plain loops are the definition: what a reader 
 NUMBA_DISABLE_JIT=1. Compiled code gets the same sums as LLVM vectors, attached below by `overload`: every sum
 has a register of its own, one input value at a time is broadcast and multiplied with a vector of weights.
 
-An input is described by `rows`: for each kernel tap and pixel, where the C values under that tap begin in the flat array
-`x`, or -1 outside the image, where `zeros` is read. That is im2col's matrix without its copies.
+An input is described by `rows`: for each kernel tap and pixel, where the C values under that tap begin in the flat
+array `x`, or -1 outside the image, where `zeros` is read. That is im2col's matrix without its copies.
 """
 from llvmlite import ir
 from numba import types
@@ -19,9 +19,10 @@ HEIGHTS = (target().pixels, 4, 1)  # rows of weights that one call of `gradient_
 
 
 def forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
-    """y[i, j] = start[j] + sum over t, c of x[rows[t, i] + c] * w[t, c, j], at least 0 if relu; MR pixels x NR channels.
+    """y[i, j] = start[j] + sum over t, c of x[rows[t, i] + c] * w[t, c, j], at least 0 if relu.
 
-    `at`, `wo`, `so`, `yo` are where the tile begins in the flat `rows`, `w`, `start`, `y`; `step` lies between y's pixels.
+    The tile has MR pixels i and NR channels j. `at`, `wo`, `so`, `yo` are where the tile begins in the flat `rows`, `w`, `start`, `y`; `step` lies between y's
+    pixels.
     """
     for i in range(MR):
         for j in range(NR):
@@ -77,7 +78,8 @@ class Emitter:
     def broadcast(self, pointer):
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, self.builder.load(pointer), INT32(0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes))
+        zeros = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, zeros)
 
     def sums(self, height: int, width: int):
         """Registers for height x width vectors (LLVM turns these stack slots into registers)."""
@@ -88,7 +90,8 @@ class Emitter:
         for row, pointer in zip(sums, inputs, strict=True):
             value = self.broadcast(pointer)
             for register, weight in zip(row, weights, strict=True):
-                self.builder.store(self.builder.call(self.multiply_add, [value, weight, self.builder.load(register)]), register)
+                total = self.builder.call(self.multiply_add, [value, weight, self.builder.load(register)])
+                self.builder.store(total, register)
 
     def row(self, x, zeros, rows, index):
         """The address of the input row that rows[index] tells, or of the zeros."""
@@ -98,9 +101,9 @@ class Emitter:
 
     def floor(self, relu):
         """A vector of 0 if relu, else of minus infinity."""
-        bound = self.builder.select(cgutils.is_not_null(self.builder, relu), self.scalar(0.0), self.scalar(float("-inf")))
-        slot = cgutils.alloca_once_value(self.builder, bound)
-        return self.broadcast(slot)
+        wanted = cgutils.is_not_null(self.builder, relu)
+        bound = self.builder.select(wanted, self.scalar(0.0), self.scalar(float("-inf")))
+        return self.broadcast(cgutils.alloca_once_value(self.builder, bound))
 
 
 def _scalar(array: types.Array) -> tuple[ir.Type, int]:
@@ -134,10 +137,12 @@ def _vector_forward(height: int, width: int):
             with cgutils.for_range(builder, taps) as tap:
                 begin = builder.add(at, builder.mul(tap.index, INT64(height)))
                 inputs = [emit.row(px, pzeros, prows, builder.add(begin, INT64(i))) for i in range(height)]
-                panel = emit.pointer(pw, builder.add(wo, builder.mul(builder.mul(tap.index, C), INT64(width * lanes))))
+                depth = builder.mul(tap.index, C)
+                panel = emit.pointer(pw, builder.add(wo, builder.mul(depth, INT64(width * lanes))))
                 with cgutils.for_range(builder, C) as c:
                     line = builder.mul(c.index, INT64(width * lanes))
-                    weights = [emit.load(emit.pointer(panel, builder.add(line, INT64(j * lanes)))) for j in range(width)]
+                    weights = [emit.load(emit.pointer(panel, builder.add(line, INT64(j * lanes))))
+                               for j in range(width)]
                     emit.add_products(sums, [emit.pointer(p, c.index) for p in inputs], weights)
             floor = emit.floor(relu)
             for i in range(height):

@@ -41,8 +41,8 @@ def windows(shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding
     """Lay windows over an array of `shape` (N, H, W, C).
 
     `padding` is a number, (rows, columns), ((top, bottom), (left, right)), or "same": TensorFlow's SAME, which makes
-    ceil(H / S) windows and puts the odd cell at the end. `ceil` rounds the number of windows up. Raises InputError where no
-    window fits.
+    ceil(H / S) windows and puts the odd cell at the end. `ceil` rounds the number of windows up. Raises InputError
+    where no window fits.
     """
     if len(shape) != 4:
         raise InputError(f"expected an array (N, H, W, C), got shape {shape}")

@@ -105,7 +105,8 @@ def _binary(op: type[Op], with_number: type, a: "Tensor | float", b: "Tensor | f
     if not isinstance(b, Tensor):
         return with_number(float(b))(a)
     if a.shape != b.shape or a.dtype != b.dtype:
-        raise InputError(f"expected two tensors of one shape and dtype, got {a.shape} {a.dtype} and {b.shape} {b.dtype}")
+        raise InputError(f"expected two tensors of one shape and dtype, "
+                         f"got {a.shape} {a.dtype} and {b.shape} {b.dtype}")
     return op()(a, b)
 
 

@@ -33,7 +33,8 @@ class AvgPool2d(Op):
         return (dx,)
 
 
-def avg_pool2d(x: Tensor, kernel: Pair, *, stride: Pair | None = None, padding: Padding = 0, ceil: bool = False) -> Tensor:
+def avg_pool2d(x: Tensor, kernel: Pair, *, stride: Pair | None = None, padding: Padding = 0,
+               ceil: bool = False) -> Tensor:
     """Return the mean of each window of x (N, H, W, C): (N, OH, OW, C); `stride` is the kernel's size unless given.
 
     `padding` and `ceil` are as in `kernels.windows.windows`. Raises InputError where no window fits.

@@ -2,7 +2,8 @@
 
     y[..., :C1] = x1,  y[..., C1:C1+C2] = x2, ...;  each gradient is the slice of dy that its input filled.
 
-Where the inputs already lie side by side in one buffer, because convolutions wrote into slices of it, nothing is copied.
+Where the inputs already lie side by side in one buffer, because convolutions wrote into slices of it, nothing is
+copied.
 """
 import numpy as np
 

@@ -2,16 +2,17 @@
 
 With x (N, H, W, C) padded by zeros, w (KH, KW, C, O), b (O,), and strides SH, SW:
 
-    y[n, i, j, o]    = b[o] + sum over kh, kw, c of x[n, i SH + kh, j SW + kw, c] * w[kh, kw, c, o]
-    dw[kh, kw, c, o] = sum over n, i, j of          x[n, i SH + kh, j SW + kw, c] * dy[n, i, j, o]
-    dx[n, h, w, c]   = sum over kh, kw, o, and i, j with i SH + kh = h, j SW + kw = w, of dy[n, i, j, o] * w[kh, kw, c, o]
-    db[o]            = sum over n, i, j of dy[n, i, j, o]
+    y[n, i, j, o]    = b[o] + sum over kh, kw, c of x[n, i SH + kh, j SW + kw, c] * w[kh, kw, c, o] dw[kh, kw, c, o] =
+    sum over n, i, j of          x[n, i SH + kh, j SW + kw, c] * dy[n, i, j, o] dx[n, h, w, c]   = sum over kh, kw, o,
+    and i, j with i SH + kh = h, j SW + kw = w, of dy[n, i, j, o] * w[kh, kw, c, o] db[o]            = sum over n, i, j
+    of dy[n, i, j, o]
 
 Two ways to compute it, one meaning:
 
 - `im2col` writes the patch under every output pixel as a row of a matrix X (N OH OW, KH KW C). Then y = X w + b is a
   matrix product, dw = X^T dy another, and dx is (dy w^T) with every patch added back to where it came from. Any dtype.
-- `direct` never builds X: the register tile (kernels/tile.py) reads each patch where it lies, by the address of its rows. The
+- `direct` never builds X: the register tile (kernels/tile.py) reads each patch where it lies, by the address of its
+rows. The
   data gradient is a convolution of dy with the kernel flipped and its channels swapped. float32 and float64.
 
 `auto` takes direct where it can. `relu=True` applies max(., 0) as the sums are stored.
@@ -93,7 +94,8 @@ class Direct(Op):
             taps = Taps(H, W, over.OH, over.OW, KH, 1, over.SH, over.SW, 0, 0, 1, 1, KW * C, C)
             return x.reshape(-1), taps, w.reshape(KH, 1, KW * C, O)
         rows, step = as_rows(x)
-        return rows, Taps(over.H, over.W, over.OH, over.OW, KH, KW, over.SH, over.SW, over.top, over.left, 1, 1, C, step), w
+        taps = Taps(over.H, over.W, over.OH, over.OW, KH, KW, over.SH, over.SW, over.top, over.left, 1, 1, C, step)
+        return rows, taps, w
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Padding = 0,
@@ -104,7 +106,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pai
     buffer, receives the result. Raises InputError where shapes or dtypes do not fit together.
     """
     if len(weight.shape) != 4 or len(x.shape) != 4 or weight.shape[2] != x.shape[3]:
-        raise InputError(f"expected x (N, H, W, C) and weight (KH, KW, C, O) with the same C, got {x.shape} and {weight.shape}")
+        raise InputError(f"expected x (N, H, W, C) and weight (KH, KW, C, O) with the same C, "
+                         f"got {x.shape} and {weight.shape}")
     if bias is not None and bias.shape != weight.shape[3:]:
         raise InputError(f"expected bias {weight.shape[3:]} for weight {weight.shape}, got {bias.shape}")
     if not x.dtype == weight.dtype == (x.dtype if bias is None else bias.dtype):
@@ -123,7 +126,8 @@ def chosen(method: Method, dtype: np.dtype, out: np.ndarray | None = None) -> st
         raise InputError(f'method is "{method}"; choose auto, im2col or direct')
     fits = dtype in (np.float32, np.float64) and (out is None or np.may_share_memory(as_rows(out)[0], out))
     if method == "direct" and not fits:
-        raise InputError(f"direct convolution computes float32 and float64 into rows of one step, got {dtype}; use im2col")
+        raise InputError(f"direct convolution computes float32 and float64 into rows of one step, got {dtype}; "
+                         "use im2col")
     if method == "auto":
         return "direct" if fits and not runtime.jit_disabled() else "im2col"
     return method
@@ -133,7 +137,8 @@ def data_gradient(dy: np.ndarray, w: np.ndarray, over: Windows, shape: tuple[int
     """Return dx of `shape`: dy, spread out by the stride, convolved with w flipped and its channels swapped."""
     KH, KW, C, O = w.shape
     rows, step = as_rows(dy)
-    taps = Taps(over.OH, over.OW, over.H, over.W, KH, KW, 1, 1, KH - 1 - over.top, KW - 1 - over.left, over.SH, over.SW, O, step)
+    top, left = KH - 1 - over.top, KW - 1 - over.left
+    taps = Taps(over.OH, over.OW, over.H, over.W, KH, KW, 1, 1, top, left, over.SH, over.SW, O, step)
     dx = np.empty(shape, dy.dtype)
     product(rows, taps, dx.size // C, w[::-1, ::-1].transpose(0, 1, 3, 2), None, dx.reshape(-1), C)
     return dx

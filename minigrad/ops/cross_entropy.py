@@ -36,9 +36,10 @@ def cross_entropy(logits: Tensor, labels: np.ndarray) -> Tensor:
     Raises InputError where the shapes differ or a label lies outside 0..C-1.
     """
     labels = np.asarray(labels)
-    if len(logits.shape) != 2 or labels.shape != logits.shape[:1] or logits.shape[0] < 1 or labels.dtype.kind not in "iu":
-        raise InputError(f"expected logits (N, C) and integer labels (N,), N at least 1, got {logits.shape} and {labels.shape} "
-                         f"of {labels.dtype}")
+    fits = len(logits.shape) == 2 and labels.shape == logits.shape[:1] and logits.shape[0] > 0
+    if not fits or labels.dtype.kind not in "iu":
+        raise InputError(f"expected logits (N, C) and integer labels (N,), N at least 1, "
+                         f"got {logits.shape} and {labels.shape} of {labels.dtype}")
     low, high, C = labels.min(), labels.max(), logits.shape[1]
     if low < 0 or high >= C:
         raise InputError(f"labels run from {low} to {high}, but the {C} classes are 0 to {C - 1}; "

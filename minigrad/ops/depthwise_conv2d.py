@@ -3,7 +3,7 @@
 With x (N, H, W, C) padded by zeros and w (KH, KW, C, M):
 
     y[n, i, j, c M + m] = sum over kh, kw of    x[n, i SH + kh, j SW + kw, c] * w[kh, kw, c, m]
-    dx[n, h, w, c]      = sum over m, kh, kw of dy[n, i, j, c M + m] * w[kh, kw, c, m] where i SH + kh = h, j SW + kw = w
+    dx[n, h, w, c]      = sum over m, kh, kw of dy[n, i, j, c M + m] * w[kh, kw, c, m], i SH + kh = h, j SW + kw = w
     dw[kh, kw, c, m]    = sum over n, i, j of   x[n, i SH + kh, j SW + kw, c] * dy[n, i, j, c M + m]
 """
 import numpy as np
@@ -67,7 +67,9 @@ def depthwise_forward(first, last, x, w, g, y):
 
 @kernel
 def depthwise_data_gradient(first, last, dy, w, g, dx):
-    """dx[n, h, v, c] = sum over the windows above (h, v) and m of dy[n, i, j, c M + m] * w[kh, kw, c, m]; an item is a row"""
+    """dx[n, h, v, c] = sum over the windows above (h, v) and m of dy[n, i, j, c M + m] * w[kh, kw, c, m]
+
+    An item is a row of an image."""
     C, M = w.shape[2:]
     for r in range(first, last):
         n, h = r // g.H, r % g.H + g.top
@@ -82,7 +84,7 @@ def depthwise_data_gradient(first, last, dy, w, g, dx):
 
 @kernel
 def depthwise_weight_gradient(first, last, x, dy, g, dw):
-    """dw[part, kh, kw, c, m] = sum over the part's images n and i, j of x[n, i SH + kh - top, ...] * dy[n, i, j, c M + m]"""
+    """dw[part, kh, kw, c, m] = sum over the part's images n and i, j of x[n, i SH + kh, ...] * dy[n, i, j, c M + m]"""
     parts, _, _, C, M = dw.shape
     N = len(x)
     for part in range(first, last):

@@ -40,7 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
     Raises InputError where shapes or dtypes do not fit together.
     """
     if len(x.shape) != 2 or len(weight.shape) != 2 or x.shape[1] != weight.shape[0] or x.shape[0] < 1:
-        raise InputError(f"expected x (N, C) with N at least 1 and weight (C, O) with the same C, got {x.shape} and {weight.shape}")
+        raise InputError(f"expected x (N, C) with N at least 1 and weight (C, O) with the same C, "
+                         f"got {x.shape} and {weight.shape}")
     if bias is not None and bias.shape != weight.shape[1:]:
         raise InputError(f"expected bias {weight.shape[1:]} for weight {weight.shape}, got {bias.shape}")
     if not x.dtype == weight.dtype == (x.dtype if bias is None else bias.dtype):

@@ -7,8 +7,8 @@ With s the scale and W(c) the `size` channels centred at c, cut at the ends:
     dx[c] = dy[c] * s[c]^-beta - 2 alpha beta/size * x[c] * sum over j in W(c) of dy[j] x[j] s[j]^(-beta-1)
 
 Systems disagree on the constants. Here alpha is divided by the size of the window, as in Caffe, ONNX and PyTorch;
-TensorFlow, Chainer and the formula of Krizhevsky et al. do not divide. GoogLeNet's are size 5, alpha 1e-4, beta 0.75, k 1, made
-for inputs on the scale 0..255.
+TensorFlow, Chainer and the formula of Krizhevsky et al. do not divide. GoogLeNet's are size 5, alpha 1e-4, beta 0.75, k
+1, made for inputs on the scale 0..255.
 """
 import numpy as np
 from numba import njit
@@ -27,15 +27,17 @@ class Lrn(Op):
         self.x = np.ascontiguousarray(x)
         C, real = x.shape[-1], x.dtype.type
         self.scale, y = np.empty_like(self.x), np.empty_like(self.x)
-        lrn_forward(x.size // C, self.x.reshape(-1, C), self.size, real(self.alpha / self.size), real(self.beta), real(self.k),
-                    self.scale.reshape(-1, C), y.reshape(-1, C))
+        lrn_forward(x.size // C, self.x.reshape(-1, C), self.size, real(self.alpha / self.size), real(self.beta),
+                    real(self.k), self.scale.reshape(-1, C), y.reshape(-1, C))
         return y
 
     def backward(self, dy):
         C, real = dy.shape[-1], dy.dtype.type
         dx = np.empty_like(self.x)
-        lrn_backward(dy.size // C, np.ascontiguousarray(dy).reshape(-1, C), self.x.reshape(-1, C), self.scale.reshape(-1, C),
-                     self.size, real(2 * self.alpha * self.beta / self.size), real(self.beta), dx.reshape(-1, C))
+        dy = np.ascontiguousarray(dy).reshape(-1, C)
+        factor = real(2 * self.alpha * self.beta / self.size)
+        lrn_backward(len(dy), dy, self.x.reshape(-1, C), self.scale.reshape(-1, C), self.size, factor, real(self.beta),
+                     dx.reshape(-1, C))
         return (dx,)
 
 

@@ -3,8 +3,8 @@
     y[n, i, j, c]  = max over kh, kw of x[n, i SH + kh - top, j SW + kw - left, c], over the cells inside the image
     dx[n, h, w, c] = sum of dy[n, i, j, c] over the windows (i, j) whose maximum lies at (h, w)
 
-Of equal values the first in reading order is the maximum, as in Caffe. The gradient is gathered: each input pixel asks the windows
-over it, so that threads never write to the same place.
+Of equal values the first in reading order is the maximum, as in Caffe. The gradient is gathered: each input pixel asks
+the windows over it, so that threads never write to the same place.
 """
 import numpy as np
 
@@ -23,18 +23,21 @@ class MaxPool2d(Op):
         over = self.over
         N, _, _, C = self.shape = x.shape
         y = np.empty((N * over.OH * over.OW, C), x.dtype)
-        self.winner = np.empty(y.shape, np.uint8 if over.KH * over.KW <= 256 else np.int32)  # kernel cell of each maximum
+        cells = np.uint8 if over.KH * over.KW <= 256 else np.int32
+        self.winner = np.empty(y.shape, cells)  # which kernel cell each maximum came from
         max_pool_forward(len(y), np.ascontiguousarray(x).reshape(-1, C), over, y, self.winner)
         return y.reshape(N, over.OH, over.OW, C)
 
     def backward(self, dy):
         C = dy.shape[-1]
         dx = np.empty(self.shape, dy.dtype)
-        max_pool_backward(dx.size // C, np.ascontiguousarray(dy).reshape(-1, C), self.winner, self.over, dx.reshape(-1, C))
+        dy = np.ascontiguousarray(dy).reshape(-1, C)
+        max_pool_backward(dx.size // C, dy, self.winner, self.over, dx.reshape(-1, C))
         return (dx,)
 
 
-def max_pool2d(x: Tensor, kernel: Pair, *, stride: Pair | None = None, padding: Padding = 0, ceil: bool = False) -> Tensor:
+def max_pool2d(x: Tensor, kernel: Pair, *, stride: Pair | None = None, padding: Padding = 0,
+               ceil: bool = False) -> Tensor:
     """Return the maximum of each window of x (N, H, W, C): (N, OH, OW, C); `stride` is the kernel's size unless given.
 
     `padding` and `ceil` are as in `kernels.windows.windows`. Raises InputError where no window fits or the padding is
@@ -60,7 +63,7 @@ def max_pool_forward(first, last, x, g, y, winner):
             for w in range(max(left, 0), min(left + g.KW, g.W)):
                 cell, q = winner.dtype.type((h - top) * g.KW + w - left), (n * g.H + h) * g.W + w
                 for c in range(C):
-                    larger = (x[q, c] > y[p, c]) | (x[q, c] != x[q, c])  # a NaN wins, so that it stays visible
+                    larger = (x[q, c] > y[p, c]) | (x[q, c] != x[q, c])  # a NaN wins, to stay visible
                     y[p, c] = x[q, c] if larger else y[p, c]
                     winner[p, c] = cell if larger else winner[p, c]
 

@@ -3,8 +3,8 @@
     y  = max(x, 0)
     dx = dy where y > 0, else 0
 
-A convolution applies it as it stores its sums (`conv2d(..., relu=True)`) and calls `masked_gradient` on the way back, which
-also sums the bias gradient, so that dy is read once.
+A convolution applies it as it stores its sums (`conv2d(..., relu=True)`) and calls `masked_gradient` on the way back,
+which also sums the bias gradient, so that dy is read once.
 """
 import numpy as np
 

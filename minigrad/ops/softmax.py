@@ -26,7 +26,8 @@ class Softmax(Op):
     def backward(self, dp):
         C = dp.shape[-1]
         dx = np.empty_like(self.p)
-        softmax_backward(dp.size // C, np.ascontiguousarray(dp).reshape(-1, C), self.p.reshape(-1, C), dx.reshape(-1, C))
+        dp = np.ascontiguousarray(dp).reshape(-1, C)
+        softmax_backward(len(dp), dp, self.p.reshape(-1, C), dx.reshape(-1, C))
         return (dx,)
 
 
@@ -41,7 +42,8 @@ class LogSoftmax(Op):
     def backward(self, dl):
         C = dl.shape[-1]
         dx = np.empty_like(self.l)
-        log_softmax_backward(dl.size // C, np.ascontiguousarray(dl).reshape(-1, C), self.l.reshape(-1, C), dx.reshape(-1, C))
+        dl = np.ascontiguousarray(dl).reshape(-1, C)
+        log_softmax_backward(len(dl), dl, self.l.reshape(-1, C), dx.reshape(-1, C))
         return (dx,)
 
 

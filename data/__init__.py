@@ -1,0 +1,23 @@
+"""Images in, NumPy arrays out: everything between a folder of pictures and a batch.
+
+    datasets.py      the door: `open_dataset(source, split)`, `split_validation(dataset, fraction, seed)`
+    base.py          what a data set is: images, labels, names, classes
+    idx.py           MNIST and Fashion-MNIST        | one format a file, each with `recognises(folder)` and
+    cifar.py         CIFAR-10, the binary version   | `open_split(folder, split)`: to add a format, write such
+    arrays.py        train.npz and test.npz         | a file and name it in datasets.FORMATS
+    folders.py       pictures in folders            |
+    embedded/        a Fashion-MNIST subset that comes with the project, its licence and the script that made it
+    decode.py        one picture file -> (H, W, 3) uint8
+    preprocess.py    how a picture becomes the network's input; this travels with the weights
+    sampling.py      the random crop of training
+    crops.py         the 1, 10 or 144 crops of testing, and a picture of them
+    loader.py        batches, decoded ahead of time in background threads
+    errors.py        DataError: what the user can mend
+
+Import the submodules (`import data.datasets`); this file defines nothing. The name is common, so:
+- a folder `data/` *without* an `__init__.py` in the working folder does no harm: Python prefers a package with an
+  `__init__.py` wherever on its path it stands;
+- a `data.py`, or a `data/` with an `__init__.py`, in the working folder does hide this package from `python -c`,
+  `python -m` and a console, which look there first: use `python -P` (or PYTHONSAFEPATH=1), which does not;
+- nothing here is found by the working folder: the embedded images are found beside this file.
+"""

@@ -1,0 +1,80 @@
+"""One picture file -> (H, W, 3) uint8 RGB, whatever a folder of photos may hold.
+
+Real collections hold more than RGB JPEGs: ImageNet has CMYK JPEGs and a PNG named .JPEG, cameras note a quarter turn in
+EXIF instead of turning the pixels, scans have 16 bits. All are decoded here as a viewer would show them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from data.errors import DataError
+
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "read_image"]
+
+# Pillow knows some forty formats; the others only widen the door to damaged files.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
+)
+
+# Where Pillow begins to warn: a quarter of a gigabyte as RGB, out of a file that may be a few kilobytes.
+MAX_PIXELS = 89_478_485
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """The picture at `path` as (H, W, 3) uint8 RGB: upright by its EXIF, on white where transparent, first frame.
+
+    Raises DataError, naming the file, when it is missing, truncated, damaged, too large or not a picture.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _refuse_bomb(image)
+            image.load()
+            return _rgb(_upright(image))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    # A decoder fed a damaged file fails in many ways (OSError, SyntaxError, struct.error, zlib.error, IndexError ...):
+    # for the caller they are one.
+    except Exception as error:
+        reason = str(error).replace(repr(str(path)), "the file")
+        raise DataError(
+            f"{path}: cannot be decoded ({reason or type(error).__name__}): replace or remove it"
+        ) from error
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS}: scale it down first")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a damaged EXIF block spoils no pixel
+        return image
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _sixteen_bits(np.asarray(image))
+    if image.mode == "F":
+        raise DataError("holds floating-point pixels of unknown range: save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        pixels = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels)
+    return np.asarray(image.convert("RGB"))
+
+
+def _sixteen_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Greyscale (H, W) of 16 bits, which Pillow would clip at 255, by its upper eight."""
+    wide = grey.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise DataError(f"greyscale values {wide.min()} to {wide.max()}: expected 8 or 16 bits")
+    return np.repeat((wide >> 8).astype(np.uint8)[:, :, None], 3, axis=2)

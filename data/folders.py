@@ -1,0 +1,124 @@
+"""Pictures in folders.
+
+    FOLDER/train/<class>/*     FOLDER/test/<class>/*  or  FOLDER/val/<class>/*     a class is a folder, in sorted order
+    FOLDER/train/labels.csv    FOLDER/test/labels.csv                              a list, paths beside it
+    FOLDER/labels.csv                                                              a list of test pictures only
+
+A labels.csv has the header `file,class_index`. Its class names are in a classes.txt or synset_words.txt beside it or in
+the folder above; without one they are numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+
+from data.base import Dataset, FileDataset
+from data.decode import SUFFIXES
+from data.errors import DataError
+from data.names import LISTS, numbered, read_names
+
+__all__ = ["open_split", "recognises"]
+
+CANDIDATES = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
+LIST = "labels.csv"
+HEADER = ("file", "class_index")
+INDEX = re.compile(r"\s*[0-9]{1,9}\s*")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether `folder` holds a train, val or test folder, or a labels.csv."""
+    return (folder / LIST).is_file() or any((folder / name).is_dir() for name in ("train", "val", "test"))
+
+
+def open_split(folder: Path, split: str) -> Dataset:
+    """The pictures of one split. Raises DataError for a missing split, an empty or foreign class, a damaged list."""
+    home = _home(folder, split)
+    classes = _classes(home)
+    for other in ("train", "test", "val"):
+        if home != folder and (folder / other).is_dir() and folder / other != home:
+            _same_classes(home, classes, folder / other)
+    return _listed(home, classes) if (home / LIST).is_file() else _class_folders(home, classes)
+
+
+def _home(folder: Path, split: str) -> Path:
+    """The folder of a split: a flat folder with a list is its own test split."""
+    if (folder / LIST).is_file():
+        if split != "train":
+            return folder
+        raise DataError(f"{folder}: {LIST} here lists test pictures only: to train, put lists in train/ and test/")
+    names = CANDIDATES[split]
+    home = next((folder / name for name in names if (folder / name).is_dir()), None)
+    if home is None:
+        raise DataError(f"{folder}: no {split} split: expected a folder {' or '.join(f'{name}/' for name in names)}")
+    return home
+
+
+def _classes(home: Path) -> tuple[str, ...]:
+    if (home / LIST).is_file():
+        largest = max((label for _, label in _rows(home / LIST)), default=0)
+        return read_names(home, home.parent) or numbered(largest, home / LIST)
+    classes = tuple(sorted(entry.name for entry in os.scandir(home) if entry.is_dir() and not _hidden(entry.name)))
+    if not classes:
+        raise DataError(f"{home}: holds neither a folder for each class nor a {LIST}")
+    return classes
+
+
+def _same_classes(home: Path, classes: tuple[str, ...], other: Path) -> None:
+    theirs = _classes(other)
+    if classes == theirs:
+        return
+    if (home / LIST).is_file() or (other / LIST).is_file():
+        raise DataError(
+            f"{home} has {len(classes)} classes, {other} has {len(theirs)}: name them all in {home.parent / LISTS[0]}"
+        )
+    odd = sorted(set(classes) ^ set(theirs))
+    has, lacks = (home, other) if odd[0] in classes else (other, home)
+    raise DataError(
+        f"{has / odd[0]} is a class that {lacks} lacks ({len(odd)} such): each split must have a folder for each class"
+    )
+
+
+def _class_folders(home: Path, classes: tuple[str, ...]) -> Dataset:
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        pictures = sorted(entry.name for entry in os.scandir(home / name) if _is_picture(entry))
+        if not pictures:
+            raise DataError(f"{home / name}: holds no pictures: add some ({', '.join(sorted(SUFFIXES))}) or remove it")
+        names += [f"{name}/{picture}" for picture in pictures]
+        labels += [label] * len(pictures)
+    return FileDataset(home, labels, names, classes)
+
+
+def _listed(home: Path, classes: tuple[str, ...]) -> Dataset:
+    rows = _rows(home / LIST)
+    return FileDataset(home, [label for _, label in rows], [file for file, _ in rows], classes)
+
+
+def _rows(path: Path) -> list[tuple[str, int]]:
+    """(file, class index) of each line of a list. Raises DataError, naming the line."""
+    rows: list[tuple[str, int]] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not set(HEADER) <= set(reader.fieldnames or ()):
+                raise DataError(f"{path}: begins with {reader.fieldnames}: expected the header {','.join(HEADER)}")
+            for row in reader:
+                name, index = row["file"], row["class_index"]
+                if not name or not index or not INDEX.fullmatch(index):
+                    raise DataError(f"{path}: line {reader.line_num}: expected a file and a class number, got {row}")
+                rows.append((name, int(index)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    return rows
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return not _hidden(entry.name) and os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")

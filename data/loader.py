@@ -1,0 +1,156 @@
+"""Batches, decoded ahead of the training step by background threads.
+
+Each thread reads whole batches, and at most `threads + 1` batches are read ahead. What a batch holds depends only on
+(seed, epoch, image): the order of an epoch is drawn from (seed, epoch) and each sample has a generator of its own, so
+the number of threads changes nothing but the speed. The threads run Pillow and NumPy, never a compiled parallel kernel:
+Numba's thread pool belongs to the training step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.base import Dataset
+from data.errors import DataError
+
+__all__ = ["Batch", "Loader", "Sample"]
+
+log = logging.getLogger(__name__)
+
+Sample = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.float32]]
+
+
+class Batch(NamedTuple):
+    """Some images of an epoch; fewer than `batch_size` at its end and where damaged ones were left out."""
+
+    images: NDArray[np.float32]  # (N, S, S, 3)
+    labels: NDArray[np.int64]  # (N,)
+    indices: NDArray[np.int64]  # (N,): places in the data set
+    number: int  # place in the epoch; to go on after this batch, start at number + 1
+
+
+class _Read(NamedTuple):
+    images: list[NDArray[np.float32]]
+    indices: list[int]
+    bad: list[tuple[str, str]]  # (name, reason)
+
+
+class Loader:
+    """An endless supply of epochs: `loader.epoch(number)` is an iterator of its batches.
+
+    `sample(image, rng)` makes the network's input of a uint8 (H, W, 3) image. A damaged image is logged by name, left
+    out and counted in `bad` (name -> reason); more than `max_bad` of them raise DataError. The last, partial batch of
+    an epoch is kept; `batches` is how many an epoch has.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sample: Sample,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        threads: int = 1,
+        max_bad: int = 10,
+    ) -> None:
+        for name, value, least in (
+            ("batch size", batch_size, 1),
+            ("threads", threads, 1),
+            ("seed", seed, 0),
+            ("max_bad", max_bad, 0),
+        ):
+            if value < least:
+                raise DataError(f"loader: {name} {value}: expected at least {least}")
+        self.dataset = dataset
+        self.sample = sample
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.threads = threads
+        self.max_bad = max_bad
+        self.bad: dict[str, str] = {}
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch, the last one partial."""
+        return -(-len(self.dataset) // self.batch_size)
+
+    def epoch(self, number: int, start_batch: int = 0) -> Generator[Batch]:
+        """The batches of epoch `number` from `start_batch` on: the same ones as of the whole epoch.
+
+        Closing or dropping the iterator stops its threads. A batch without a single good image is left out. Raises
+        DataError, also while running, when more than `max_bad` images have been damaged.
+        """
+        if number < 0 or not 0 <= start_batch <= self.batches:
+            raise DataError(f"epoch {number} from batch {start_batch}: expected batch 0 to {self.batches}")
+        return self._run(number, start_batch)
+
+    def _run(self, epoch: int, start_batch: int) -> Generator[Batch]:
+        order = self._order(epoch)
+        numbers = iter(range(start_batch, self.batches))
+        pending: deque[tuple[int, Future[_Read]]] = deque()
+        stop = Event()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="loader")
+
+        def read_ahead(count: int) -> None:
+            for number in islice(numbers, count):
+                chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+                pending.append((number, pool.submit(self._read, chosen, epoch, stop)))
+
+        try:
+            read_ahead(self.threads + 1)
+            while pending:
+                number, future = pending.popleft()
+                read = future.result()
+                read_ahead(1)
+                self._count(read.bad)
+                if read.indices:
+                    indices = np.array(read.indices, dtype=np.int64)
+                    yield Batch(np.stack(read.images), self.dataset.labels[indices], indices, number)
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        everything = np.arange(len(self.dataset))
+        return self._generator(epoch).permutation(everything) if self.shuffle else everything
+
+    def _generator(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def _read(self, indices: NDArray[np.int64], epoch: int, stop: Event) -> _Read:
+        """In a background thread: the samples of one batch."""
+        read = _Read([], [], [])
+        for index in indices.tolist():
+            if stop.is_set():
+                break
+            try:
+                image = self.sample(self.dataset.image(index), self._generator(epoch, index))
+            except DataError as error:
+                read.bad.append((self.dataset.names[index], str(error)))
+            else:
+                read.images.append(image)
+                read.indices.append(index)
+        return read
+
+    def _count(self, bad: list[tuple[str, str]]) -> None:
+        for name, reason in bad:
+            if name in self.bad:
+                continue
+            self.bad[name] = reason
+            log.warning("left out %s: %s", name, reason)
+            if len(self.bad) > self.max_bad:
+                raise DataError(
+                    f"{self.dataset.origin}: {len(self.bad)} images cannot be used, more than the {self.max_bad} "
+                    f"allowed; the last is {name}: {reason}"
+                )

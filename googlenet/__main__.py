@@ -1,0 +1,62 @@
+"""Look at the network and use it: python -m googlenet summary | predict."""
+from __future__ import annotations
+
+import argparse
+import json
+
+from googlenet import report
+from googlenet.config import ModelConfig, add_flags, from_flags
+
+
+def make_parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m googlenet", description=__doc__)
+    commands = made.add_subparsers(dest="command", required=True, metavar="summary | predict")
+    summary = commands.add_parser("summary", help="Table 1, recounted from the built network")
+    add_flags(summary, ModelConfig)
+    summary.set_defaults(run=summarise)
+    predict = commands.add_parser("predict", help="the five most probable classes of images")
+    predict.add_argument("images", nargs="+", metavar="IMAGE")
+    predict.add_argument("--weights", required=True, metavar="FILE", help="best.h5 of a run, or Caffe's weights (.npz)")
+    predict.add_argument("--crops", type=int, default=1, choices=(1, 10, 144), help="crops of each image")
+    predict.set_defaults(run=classify)
+    for command in (summary, predict):
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return made
+
+
+def main(arguments: list[str]) -> int:
+    flags = make_parser().parse_args(arguments)
+    flags.run(flags)
+    return 0
+
+
+def summarise(flags: argparse.Namespace) -> None:
+    from googlenet.summary import render, summary
+
+    counted = summary(from_flags(ModelConfig, flags))
+    print(json.dumps(counted, indent=2) if flags.json else render(counted))
+
+
+def classify(flags: argparse.Namespace) -> None:
+    from data.crops import crops
+    from data.decode import read_image
+    from googlenet.inference import load, top
+
+    network = load(flags.weights)
+    results = []
+    for path in flags.images:
+        mean = network.probabilities(crops(read_image(path), flags.crops, network.preprocessing)).mean(axis=0)
+        best = [{"class": network.classes[c], "index": int(c), "probability": float(mean[c])} for c in top(mean)]
+        results.append({"file": path, "top5": best})
+    if flags.json:
+        print(json.dumps(results, indent=2))
+        return
+    for result in results:
+        print(result["file"])
+        for guess in result["top5"]:
+            print(f"  {guess['probability']:7.2%}  {guess['class']}")
+
+
+if __name__ == "__main__":
+    report.run(main, "python -m googlenet")

@@ -1,0 +1,181 @@
+"""What can be chosen, one field a line with its unit and its source; the command line's flags are made from these.
+
+`source` says where a default comes from: the paper (arXiv 1409.4842), BVLC's Caffe reference model (which the paper
+leaves room for), or "ours" where the choice is this project's own. An `interval` is written as in mathematics:
+"[32, inf)" holds 32 and everything above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import numbers
+import re
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar, get_type_hints
+
+from minigrad.errors import InputError
+
+C = TypeVar("C", bound="Config")
+
+INTERVAL = re.compile(r"([\[(].+[\])]) ?(.*)")  # "[32, inf) pixels"
+KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def option(default: Any, domain: str, meaning: str, source: str, short: str = "") -> Any:
+    """A dataclass field that knows its meaning, its source, its one-letter flag, and its domain: choices
+    ("paper | caffe"), an interval and a unit ("[32, inf) pixels"), or anything ("")."""
+    match = INTERVAL.fullmatch(domain)
+    interval, unit = match.groups() if match else ("", "")
+    choices = tuple(domain.split(" | ")) if " | " in domain else ()
+    return field(default=default, metadata={"help": meaning, "source": source, "short": short, "choices": choices,
+                                            "interval": interval, "unit": unit})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of both: every value is checked when a configuration is made, so that nothing later has to."""
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            problem = _problem(value, kinds[item.name], item.metadata)
+            if problem:
+                raise InputError(f"{item.name}={value!r}: {problem} ({item.metadata['help']})")
+            object.__setattr__(self, item.name, kinds[item.name](value))
+
+
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """Which GoogLeNet is built: the defaults are Table 1 of the paper with both heads."""
+
+    variant: str = option("paper", "paper | caffe", "whose padding, rounding of pools and channel order", "paper; BVLC")
+    classes: int = option(1000, "[1, inf)", "classes to tell apart", "paper, Table 1")
+    image_size: int = option(224, "[32, inf) pixels", "side of the square input", "paper, Table 1")
+    heads: str = option("both", "both | aux1 | aux2 | none", "auxiliary classifiers, for training", "paper, section 5")
+    width: float = option(1.0, "(0, inf)", "factor on every layer's channels: no model of the paper", "ours")
+    stem: str = option("dense", "dense | separable", "first layer; separable is what Table 1's count fits", "paper")
+    module: str = option("reduced", "reduced | naive", "Inception module: Fig. 2b, or Fig. 2a", "paper, Fig. 2")
+    classifier: str = option("average", "average | fully_connected", "layer before the last one", "paper, section 5")
+    dropout: float = option(0.4, "[0, 1)", "part dropped before the last layer", "paper, Table 1")
+    aux_dropout: float = option(0.7, "[0, 1)", "part dropped in each auxiliary classifier", "paper, section 5")
+    dtype: str = option("float32", "float32 | float64", "precision of weights and arithmetic", "ours")
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Config):
+    """How it is trained."""
+
+    data: str = option("embedded", "", "data set: 'embedded' (a part of Fashion-MNIST), or a path", "ours")
+    epochs: int = option(3, "[1, inf)", "passes over the training images", "ours")
+    batch_size: int = option(32, "[1, inf)", "images in a step", "BVLC", short="-b")
+    lr: float = option(0.01, "(0, inf)", "first learning rate; halve it if a head stays at ln(classes)", "BVLC")
+    momentum: float = option(0.9, "[0, 1)", "part of the last step that is kept", "paper, section 6")
+    weight_decay: float = option(2e-4, "[0, inf)", "pull of every weight towards zero", "BVLC")
+    schedule: str = option("step", "step | poly | constant", "how the rate falls: step by step (see decay), or as the "
+                           "root of what is left (poly)", "paper, section 6; BVLC")
+    decay: float = option(0.96, "(0, 1]", "factor at each step of the step schedule", "paper, section 6")
+    decay_epochs: float = option(8.0, "(0, inf) epochs", "length of such a step", "paper, section 6")
+    warmup_epochs: float = option(0.0, "[0, inf) epochs", "time over which the rate rises from zero", "ours")
+    bias_rate_doubled: bool = option(True, "", "learn biases at twice the rate and without decay", "BVLC")
+    aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")
+    init: str = option("xavier", "xavier | he | truncated_normal", "how weights start", "BVLC; not in the paper")
+    bias_init: float = option(0.2, "(-inf, inf)", "how biases start; those of classifiers at 0", "BVLC")
+    augment: str = option("crop", "crop | none", "training images: random crop and mirror, or as in testing", "BVLC")
+    validation_fraction: float = option(0.1, "[0, 1)", "part of the training images kept for validation", "ours")
+    max_bad: int = option(10, "[0, inf)", "corrupt images that are skipped before the run is given up", "ours")
+    seed: int = option(0, "[0, 4294967295]", "of weights, order, crops and dropout", "ours")
+    threads: int = option(0, "[0, inf)", "threads that compute; 0: one a core", "ours")
+    loader_threads: int = option(1, "[1, inf)", "threads that decode images ahead", "ours")
+    workers: int = option(1, "[1, 1]", "model replicas, as in the paper's DistBelief (not loader processes); more "
+                          "than 1 is not built yet", "paper, section 6")
+    output: str = option("runs", "", "folder in which each run makes its own", "ours")
+
+
+def add_flags(parser: argparse._ActionsContainer, config: type[Config], *, skip: Collection[str] = ()) -> None:
+    """Adds a flag for every field: `image_size` becomes --image-size; values out of range are usage errors."""
+    kinds = get_type_hints(config)
+    for item in fields(config):
+        if item.name not in skip:
+            _add_flag(parser, item.name, kinds[item.name], item.default, item.metadata)
+
+
+def from_flags(config: type[C], flags: argparse.Namespace, **chosen: Any) -> C:
+    """The configuration that parsed flags describe; `chosen` holds fields that are not taken from flags.
+
+    Raises InputError for values that are out of range."""
+    names = {item.name for item in fields(config)}
+    return config(**{name: value for name, value in vars(flags).items() if name in names} | chosen)
+
+
+def to_json(config: Config) -> str:
+    """The configuration as JSON text that `from_json` reads back equal."""
+    return json.dumps(asdict(config), indent=2)
+
+
+def from_json(config: type[C], text: str) -> C:
+    """Reads `to_json`'s text; a field that is absent takes its default.
+
+    Raises InputError for text that is not a JSON object, unknown fields and values out of range."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{config.__name__} is not JSON ({error}): restore the file it was read from") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{config.__name__} is {type(values).__name__}, expected a JSON object: restore its file")
+    unknown = sorted(values.keys() - {item.name for item in fields(config)})
+    if unknown:
+        raise InputError(f"{config.__name__} has unknown fields {', '.join(unknown)}: "
+                         "it was written by another version of this program, or edited; remove them")
+    return config(**values)
+
+
+def _problem(value: Any, kind: type, metadata: Any) -> str:
+    """What is wrong with a value and what would be right, or nothing."""
+    accepted: dict[type, Any] = {int: numbers.Integral, float: numbers.Real}
+    if not isinstance(value, accepted.get(kind, kind)) or (kind is not bool and isinstance(value, bool)):
+        return f"expected {KINDS[kind]}, got {type(value).__name__}"
+    if metadata["choices"] and value not in metadata["choices"]:
+        return f"choose one of {', '.join(metadata['choices'])}"
+    if metadata["interval"] and not _within(float(value), metadata["interval"]):
+        return f"choose {KINDS[kind]} in {metadata['interval']}" + (f" {metadata['unit']}" if metadata["unit"] else "")
+    return ""
+
+
+def _within(value: float, interval: str) -> bool:
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = low <= value if interval[0] == "[" else low < value
+    below = value <= high if interval[-1] == "]" else value < high
+    return above and below and not math.isnan(value)
+
+
+def _add_flag(parser: argparse._ActionsContainer, name: str, kind: type, default: Any, metadata: Any) -> None:
+    flags = [*filter(None, [metadata["short"]]), f"--{name.replace('_', '-')}"]
+    meaning = ", ".join(filter(None, [metadata["help"], metadata["unit"]])).replace("%", "%%")
+    how: dict[str, Any] = {"default": default, "help": f"{meaning} (default %(default)s; {metadata['source']})"}
+    if kind is bool:
+        how["action"] = argparse.BooleanOptionalAction
+    elif metadata["choices"]:
+        how["choices"] = metadata["choices"]
+    else:
+        how.update(type=_reader(kind, metadata), metavar=kind.__name__.upper())
+    parser.add_argument(*flags, **how)
+
+
+def _reader(kind: type, metadata: Any) -> Callable[[str], Any]:
+    """What argparse calls on a flag's text: the value, or a usage error."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {KINDS[kind]}") from None
+        problem = _problem(value, kind, metadata)
+        if problem:
+            raise argparse.ArgumentTypeError(f"{text}: {problem}")
+        return value
+
+    return read

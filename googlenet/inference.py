@@ -1,0 +1,201 @@
+"""From images to probabilities: a network with the preprocessing and the class names that travel with its weights."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from os import PathLike
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from data.base import Dataset
+from data.crops import crops
+from data.errors import DataError
+from data.preprocess import Preprocessing
+from googlenet.weights import LoadedModel, load_model
+from minigrad import Tensor, no_grad, ops
+from minigrad.errors import InputError
+
+BATCH = 16  # images at a time; more gains nothing
+
+
+class Predictor:
+    """A trained network that takes photos as they are: uint8 RGB arrays (H, W, 3) of any sizes."""
+
+    def __init__(self, loaded: LoadedModel):
+        self.model = loaded.model
+        self.classes = loaded.classes
+        self.preprocessing = loaded.preprocessing
+        self.model.eval()
+
+    def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """The probability of every class, (N, classes), from the centre of each image.
+
+        Raises InputError for images that are not uint8 (H, W, 3), or none."""
+        return self.probabilities(self._centres(images))
+
+    def features(self, images: Sequence[np.ndarray] | np.ndarray, stage: str) -> np.ndarray:
+        """The output of a stage, such as "inception_4a" (N, 14, 14, 512) or "pool5" (N, 1024).
+
+        Raises InputError for a stage that the network does not have, and as `predict` does."""
+        if stage not in self.model.stage_shapes:
+            raise InputError(f"no stage {stage!r}: choose one of {', '.join(self.model.stage_shapes)}")
+        with no_grad():
+            return np.concatenate([self._stage(x, stage) for x in self._batches(self._centres(images))])
+
+    def probabilities(self, views: np.ndarray) -> np.ndarray:
+        """The probability of every class, (K, classes), for crops of the network's size: uint8 RGB (K, S, S, 3)."""
+        with no_grad():
+            return np.concatenate([ops.softmax(self.model(x).logits).data for x in self._batches(views)])
+
+    def _stage(self, x: Tensor, stage: str) -> np.ndarray:
+        return next(y.data for name, y in self.model.stages(x) if name == stage)
+
+    def _batches(self, views: np.ndarray) -> Iterator[Tensor]:
+        """The network's inputs, (up to BATCH, S, S, 3)."""
+        for start in range(0, len(views), BATCH):
+            x = self.preprocessing.normalise(views[start:start + BATCH])
+            yield Tensor(x.astype(self.model.config.dtype, copy=False))
+
+    def _centres(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """The centre of each image, (N, S, S, 3)."""
+        if not len(images):
+            raise InputError("no images: give at least one")
+        for image in images:
+            fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+            if not fits or not image.size:
+                found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+                raise InputError(f"expected images as uint8 RGB arrays (H, W, 3), got {found}: convert each with "
+                                 'np.asarray(image.convert("RGB")) and give a list of them')
+        return np.concatenate([crops(image, 1, self.preprocessing) for image in images])
+
+
+def load(path: str | PathLike[str]) -> Predictor:
+    """Opens a weight file (.h5 of train.py, or .npz with Caffe's names) for prediction.
+
+    Raises InputError for a file that is missing, damaged or foreign."""
+    return Predictor(load_model(path))
+
+
+class Score(NamedTuple):
+    """Errors are fractions of the images; `loss` is the mean of -log p[label]."""
+
+    images: int
+    top1_error: float
+    top5_error: float
+    loss: float
+
+
+class Prediction(NamedTuple):
+    """What networks say of one image of a data set: the probability of every class, (classes,)."""
+
+    image: int
+    label: int
+    probabilities: np.ndarray
+
+
+def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, threads: int = 1, max_bad: int = 10,
+                limit: int | None = None, bad: dict[str, str] | None = None) -> Iterator[Prediction]:
+    """Classify the images of `dataset` (the first `limit`) by 1, 10 or 144 crops: the mean of the softmax over crops,
+    then over networks (paper, section 7).
+
+    Images are decoded ahead by `threads` threads. A damaged one is left out and noted in `bad` (name -> reason). Raises
+    InputError where networks and data set do not have the same number of classes, DataError for more than `max_bad`
+    damaged images.
+    """
+    _require_one_task(networks, dataset)
+    bad = {} if bad is None else bad
+    # Networks that see images alike share their crops.
+    ways = list(dict.fromkeys(network.preprocessing for network in networks))
+
+    def views(index: int) -> dict[Preprocessing, np.ndarray] | str:
+        try:
+            image = dataset.image(index)
+            return {way: crops(image, count, way) for way in ways}
+        except DataError as error:
+            return str(error)
+
+    for group in _groups(_ahead(views, range(len(dataset))[:limit], threads), max(1, BATCH // count)):
+        good = [(index, each) for index, each in group if not isinstance(each, str)]
+        for index, each in group:
+            if isinstance(each, str):
+                bad[dataset.names[index]] = each
+                if len(bad) > max_bad:
+                    raise DataError(f"{dataset.origin}: {len(bad)} images cannot be used, more than the {max_bad} "
+                                    f"allowed; the last is {dataset.names[index]}: {each}")
+        if good:
+            mean = np.mean([_by_image(network, [each[network.preprocessing] for _, each in good])
+                            for network in networks], axis=0)
+            for (index, _), probabilities in zip(good, mean, strict=True):
+                yield Prediction(index, int(dataset.labels[index]), probabilities)
+
+
+def score(networks: Sequence[Predictor], dataset: Dataset, count: int, *, threads: int = 1, max_bad: int = 10) -> Score:
+    """Return the errors of `predictions`, whose errors it raises."""
+    return tally(list(predictions(networks, dataset, count, threads=threads, max_bad=max_bad)))
+
+
+def tally(found: Sequence[Prediction]) -> Score:
+    """Count the errors of predictions. A class ranks before another of the same probability if its number is lower.
+
+    Raises InputError where there are none."""
+    if not found:
+        raise InputError("no image could be classified: check the data set")
+    ranks = np.array([_rank(p) for p in found])
+    losses = [-np.log(max(p.probabilities[p.label], np.finfo(np.float64).tiny)) for p in found]
+    return Score(len(found), float(np.mean(ranks >= 1)), float(np.mean(ranks >= 5)), float(np.mean(losses)))
+
+
+def top(probabilities: np.ndarray, count: int = 5) -> np.ndarray:
+    """Return the numbers of the most probable classes, best first."""
+    return np.argsort(-probabilities, kind="stable")[:count]
+
+
+def _rank(found: Prediction) -> int:
+    """How many classes stand before the label."""
+    return int(np.flatnonzero(np.argsort(-found.probabilities, kind="stable") == found.label)[0])
+
+
+def _require_one_task(networks: Sequence[Predictor], dataset: Dataset) -> None:
+    for network in networks:
+        if len(network.classes) != len(dataset.classes):
+            raise InputError(f"the network tells {len(network.classes)} classes apart, {dataset.origin} has "
+                             f"{len(dataset.classes)}; give the weights and the data of one task")
+
+
+def _by_image(network: Predictor, views: list[np.ndarray]) -> np.ndarray:
+    """The mean over each image's crops, (images, classes) in float64; crops of several images share batches."""
+    every = network.probabilities(np.concatenate(views)).astype(np.float64)
+    ends = np.cumsum([len(v) for v in views])[:-1]
+    return np.stack([part.mean(axis=0) for part in np.split(every, ends)])
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, function(item)) in order, computed ahead by background threads."""
+    waiting = iter(items)
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decoder") as pool:
+        try:
+            for item in islice(waiting, 2 * BATCH):
+                pending.append((item, pool.submit(function, item)))
+            while pending:
+                item, future = pending.popleft()
+                yield item, future.result()
+                for following in islice(waiting, 1):
+                    pending.append((following, pool.submit(function, following)))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of `size`, the last one shorter."""
+    waiting = iter(items)
+    while group := list(islice(waiting, size)):
+        yield group

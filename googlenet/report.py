@@ -1,0 +1,138 @@
+"""What the scripts share: how they fail, the log of a run, and its curves. Only scripts import this."""
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data.errors import DataError
+from googlenet.training import Epoch, Step
+from minigrad.errors import InputError
+
+COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "loss_aux2", "images_per_second",
+           "validation_loss", "validation_top1_error", "validation_top5_error")
+
+
+def run(main: Callable[[list[str]], int | None], program: str) -> None:
+    """Run a script's `main` and exit: 0, 1 with one line for an error, 130 after Ctrl-C; --debug shows where from."""
+    arguments = sys.argv[1:]
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        sys.exit(main(arguments))
+    except (InputError, DataError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        told = str(error)
+        if isinstance(error, OSError):
+            told = f"{error.filename or 'a file'}: {error.strerror or error}"
+        sys.exit(f"{program}: error: {' '.join(told.split())}")
+    except MemoryError as error:
+        sys.exit(f"{program}: error: out of memory ({error}); use a smaller --batch-size or --image-size")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{program}: stopped\n")
+        sys.exit(130)
+
+
+class Log:
+    """`log.csv` of a run: one line every `every` steps and one at the end of each epoch, with its validation.
+
+    On resuming at a step, lines beyond it are dropped: they are computed again.
+    """
+
+    def __init__(self, path: Path, every: int, resume_at: int = 0):
+        self.every = every
+        kept = [row for row in read_log(path) if int(row["step"]) <= resume_at] if resume_at else []
+        temporary = path.with_name(f".{path.name}.part")
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+        os.replace(temporary, path)
+        self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
+        self.writer = csv.DictWriter(self.file, COLUMNS)
+        self.last: Step | None = None
+
+    def step(self, record: Step) -> None:
+        """Note a step, if it is its turn."""
+        self.last = record
+        if record.step % self.every == 0:
+            self.writer.writerow(_row(record))
+
+    def epoch(self, record: Epoch) -> None:
+        """Note the end of an epoch and its validation."""
+        row: dict[str, object] = {"step": record.step, "epoch": record.epoch}
+        if self.last is not None:
+            row = _row(self.last)
+        if record.validation is not None:
+            row |= {"validation_loss": record.validation.loss, "validation_top1_error": record.validation.top1_error,
+                    "validation_top5_error": record.validation.top5_error}
+        self.writer.writerow(row)
+        self.flush()
+
+    def flush(self) -> None:
+        """See all lines onto the disk."""
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _row(record: Step) -> dict[str, object]:
+    losses = ("" if math.isnan(loss) else loss for loss in record.losses)
+    return dict(zip(COLUMNS, (record.step, record.epoch, record.images, record.lr, *losses,
+                              round(record.images_per_second, 2)), strict=False))
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a log.csv, the last one left out if a crash cut it."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if None not in row.values() and row["step"].isdigit()]
+
+
+def curves(rows: list[dict[str, str]], path: Path) -> None:
+    """Draw a log: the losses of all classifiers over the epochs, and the validation errors. Writes a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import PercentFormatter
+
+    ends = [row for row in rows if row["validation_top1_error"]]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    for column, label, colour in (("loss_aux1", "auxiliary head at 4a", "#ff7f0e"),
+                                  ("loss_aux2", "auxiliary head at 4d", "#2ca02c"),
+                                  ("loss_main", "classifier", "#1f77b4")):
+        points = [(int(row["images"]), float(row[column])) for row in rows if row[column]]
+        if points:
+            images, losses = zip(*points, strict=True)
+            left.plot(images, losses, color=colour, alpha=0.2, linewidth=0.8)
+            left.plot(images, smoothed(losses), color=colour, label=f"{label} (smoothed)")
+    if ends:
+        left.plot([int(row["images"]) for row in ends], [float(row["validation_loss"]) for row in ends], "k.--",
+                  label="classifier, validation")
+    left.set(xlabel="training images seen", ylabel="cross-entropy", title="Losses")
+    for name, label in (("validation_top1_error", "top-1"), ("validation_top5_error", "top-5")):
+        right.plot([int(row["images"]) for row in ends], [float(row[name]) for row in ends], ".-", label=label)
+    right.set(xlabel="training images seen", ylabel="error", title="Validation")
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    right.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def smoothed(values: tuple[float, ...], span: int = 20) -> list[float]:
+    """Return the mean of each value and up to `span` - 1 before it."""
+    return [sum(values[max(0, i - span + 1):i + 1]) / min(i + 1, span) for i in range(len(values))]

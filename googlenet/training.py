@@ -1,0 +1,222 @@
+"""Training (paper, section 6): SGD with momentum on the sum of three losses, as a generator of records.
+
+    loss = L(classifier) + aux_weight * (L(aux1) + L(aux2))        L: softmax cross-entropy, aux_weight 0.3
+
+`Trainer.records` yields a `Step` after every update and an `Epoch` after every pass and its validation; it never
+prints. All that a run needs to go on is in the file that `Trainer.save` writes between two records: a run that is
+stopped and resumed computes the same numbers, bit for bit, as one that was not.
+"""
+from __future__ import annotations
+
+import json
+import math
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from os import PathLike
+from typing import NamedTuple
+
+import numpy as np
+
+from data.base import Dataset
+from data.crops import crops
+from data.loader import Batch, Loader
+from data.preprocess import Preprocessing
+from data.sampling import training_crop
+from googlenet.config import ModelConfig, TrainingConfig, from_json, to_json
+from googlenet.inference import Predictor, Score, score
+from googlenet.model import GoogLeNet
+from googlenet.weights.store import LoadedModel, save_weights
+from minigrad import Tensor, init, nn, ops
+from minigrad.errors import InputError
+from minigrad.flat import FlatParameters
+from minigrad.optim import SGD
+
+STUCK = 0.02  # a head whose loss stays this close to ln(classes) has learned nothing
+
+
+class DivergedError(InputError):
+    """The loss is no longer a finite number."""
+
+
+class Losses(NamedTuple):
+    """Means over the images of a step or an epoch; those of the auxiliary heads are NaN where they aren't built."""
+
+    total: float
+    main: float
+    aux1: float
+    aux2: float
+
+
+class Step(NamedTuple):
+    """One update."""
+
+    step: int
+    epoch: int
+    images: int  # seen since the beginning, over all epochs
+    lr: float
+    losses: Losses
+    images_per_second: float
+
+
+class Epoch(NamedTuple):
+    """One pass over the training images and the validation that follows, None where nothing is held out."""
+
+    epoch: int
+    step: int
+    losses: Losses
+    validation: Score | None
+    best: bool  # the lowest top-1 error of validation so far
+    warnings: tuple[str, ...]
+
+
+def learning_rate(config: TrainingConfig, epochs: float) -> float:
+    """Return the rate after `epochs` passes, a fraction within one.
+
+    step: lr * decay^floor(epochs / decay_epochs), the paper's 4 % every 8 epochs; poly: lr * sqrt(1 - epochs / all
+    epochs), BVLC's quick solver. The warm-up rises linearly from zero.
+    """
+    rate = config.lr
+    if config.schedule == "step":
+        rate *= config.decay ** (epochs // config.decay_epochs)
+    elif config.schedule == "poly":
+        rate *= math.sqrt(max(0.0, 1 - epochs / config.epochs))
+    if epochs < config.warmup_epochs:
+        rate *= epochs / config.warmup_epochs
+    return rate
+
+
+class Trainer:
+    """A network in training: what it learns from, and the state that a checkpoint holds."""
+
+    def __init__(self, model: GoogLeNet, config: TrainingConfig, training: Dataset, validation: Dataset | None,
+                 preprocessing: Preprocessing):
+        self.model, self.config, self.preprocessing = model, config, preprocessing
+        self.training, self.validation = training, validation
+        self.flat = FlatParameters(model)
+        self.sgd = SGD(self.flat, momentum=config.momentum, weight_decay=config.weight_decay,
+                       caffe_biases=config.bias_rate_doubled)
+        self.loader = Loader(training, self._sample, config.batch_size, seed=config.seed, shuffle=True,
+                             threads=config.loader_threads, max_bad=config.max_bad)
+        self.step = self.epoch = self.batch = self.images = 0
+        self.lowest_error = math.inf  # top-1, of validation
+        self.losses: list[Losses] = []  # of this epoch's steps
+
+    def initialise(self) -> None:
+        """Fill the weights as the configuration says; biases of classifiers begin at zero (BVLC)."""
+        init.initialise(self.model, self.config.seed, weight=self.config.init, bias=self.config.bias_init,
+                        zero_bias=("classifier",))
+
+    def records(self) -> Iterator[Step | Epoch]:
+        """Train until the last epoch ends.
+
+        Raises DivergedError when the loss is not finite; the step that finds it changes nothing."""
+        while self.epoch < self.config.epochs:
+            self.model.train()
+            with closing(self.loader.epoch(self.epoch, self.batch)) as batches:
+                began = time.perf_counter()
+                for batch in batches:
+                    lr = learning_rate(self.config, self.epoch + batch.number / self.loader.batches)
+                    losses = self._update(batch, lr)
+                    speed = len(batch.labels) / (time.perf_counter() - began)
+                    yield Step(self.step, self.epoch, self.images, lr, losses, speed)
+                    began = time.perf_counter()
+            yield self._end_epoch()
+
+    def _update(self, batch: Batch, lr: float) -> Losses:
+        nn.seed_dropout(self.model, self.config.seed, self.step)
+        self.flat.zero_gradient()
+        outputs = self.model(Tensor(batch.images.astype(self.model.config.dtype, copy=False)))
+        main = ops.cross_entropy(outputs.logits, batch.labels)
+        heads = [None if x is None else ops.cross_entropy(x, batch.labels) for x in (outputs.aux1, outputs.aux2)]
+        total = sum((self.config.aux_weight * loss for loss in heads if loss is not None), start=main)
+        losses = Losses(*(math.nan if loss is None else loss.item() for loss in (total, main, *heads)))
+        if not math.isfinite(losses.total):
+            raise DivergedError(f"the loss is {losses.total} at step {self.step + 1} with rate {lr:g}; go on from the "
+                                f"last checkpoint with a lower rate, such as --lr {self.config.lr / 2:g}")
+        total.backward()
+        self.sgd.step(lr)
+        self.step += 1
+        self.batch = batch.number + 1
+        self.images += len(batch.labels)
+        self.losses.append(losses)
+        return losses
+
+    def _end_epoch(self) -> Epoch:
+        result = None if self.validation is None else self.validate()
+        best = result is None or result.top1_error < self.lowest_error
+        if result is not None:
+            self.lowest_error = min(self.lowest_error, result.top1_error)
+        warnings = self._stuck_heads() if self.epoch == 0 else ()
+        record = Epoch(self.epoch, self.step, mean(self.losses), result, best, warnings)
+        self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
+        return record
+
+    def validate(self) -> Score:
+        """Score the validation images by their centre."""
+        assert self.validation is not None
+        predictor = Predictor(LoadedModel(self.model, self.training.classes, self.preprocessing))
+        return score([predictor], self.validation, 1, threads=self.config.loader_threads, max_bad=self.config.max_bad)
+
+    def _stuck_heads(self) -> tuple[str, ...]:
+        """What to tell of heads whose loss in the second half of the epoch is that of a guess."""
+        classes, lr = self.model.config.classes, self.config.lr
+        late = mean(self.losses[len(self.losses) // 2:])._asdict()
+        return tuple(f"{head} has learned nothing: its loss is {late[head]:.3f}, that of a guess ln({classes}) = "
+                     f"{math.log(classes):.3f}; start again with a lower rate, --lr {lr / 2:g}, or with --init he"
+                     for head in ("main", "aux1", "aux2") if abs(late[head] - math.log(classes)) < STUCK)
+
+    def _sample(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """In a loader thread: the network's input (S, S, 3) of a training image."""
+        random = self.config.augment == "crop"
+        view = training_crop(image, self.preprocessing, rng) if random else crops(image, 1, self.preprocessing)[0]
+        return self.preprocessing.normalise(view)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a checkpoint: weights, velocity, and the place in the data. Raises InputError where that fails."""
+        velocity = {f"velocity/{name}": view for name, view in self.flat.views(self.sgd.velocity).items()}
+        state: dict[str, str | int | float] = {
+            "step": self.step, "epoch": self.epoch, "batch": self.batch, "images": self.images,
+            "lowest_error": self.lowest_error, "training": to_json(self.config), "data": self._fingerprint(),
+            "bad": json.dumps(self.loader.bad)}
+        losses = np.array(self.losses, np.float64).reshape(-1, len(Losses._fields))
+        save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
+                     arrays={**velocity, "losses": losses}, attributes=state)
+
+    def save_weights(self, path: str | PathLike[str]) -> None:
+        """Write the weights alone, half as large as a checkpoint. Raises InputError where that fails."""
+        save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
+                     attributes={"trained_images": self.images, "data": self._fingerprint()})
+
+    def restore(self, loaded: LoadedModel) -> None:
+        """Take over a checkpoint's state; the model must be the loaded one, the configuration that of `configurations`.
+
+        Raises InputError where the checkpoint was made with other training images.
+        """
+        attributes, arrays = loaded.attributes, loaded.arrays
+        if attributes["data"] != self._fingerprint():
+            raise InputError(f"the checkpoint was trained on {attributes['data']}, {self.config.data} holds "
+                             f"{self._fingerprint()}; resume with the data it was trained on")
+        for name, view in self.flat.views(self.sgd.velocity).items():
+            view[...] = arrays[f"velocity/{name}"]
+        for name in ("step", "epoch", "batch", "images"):
+            setattr(self, name, int(attributes[name]))
+        self.lowest_error = float(attributes["lowest_error"])
+        self.losses = [Losses(*row) for row in arrays["losses"].tolist()]
+        self.loader.bad.update(json.loads(str(attributes["bad"])))
+
+    def _fingerprint(self) -> str:
+        return f"{len(self.training)} images (labels {zlib.crc32(self.training.labels.tobytes()):08x})"
+
+
+def mean(losses: list[Losses]) -> Losses:
+    """Return the mean of each loss, NaN where there is none."""
+    return Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
+
+
+def configurations(loaded: LoadedModel) -> tuple[ModelConfig, TrainingConfig]:
+    """Return what a checkpoint was trained with. Raises InputError where it is no checkpoint."""
+    if "training" not in loaded.attributes:
+        raise InputError("this file holds weights but no state of training; resume from last.h5")
+    return loaded.model.config, from_json(TrainingConfig, str(loaded.attributes["training"]))

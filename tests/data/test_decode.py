@@ -1,0 +1,197 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data import decode
+from data.decode import FORMATS, read_image
+from data.errors import DataError
+from tests.data.files import pixels, truncate, write_picture
+
+COLUMNS, ROWS = np.meshgrid(np.arange(0, 240, 10), np.arange(0, 160, 10))
+SMOOTH = np.stack([COLUMNS, ROWS, np.full_like(ROWS, 99)], axis=2).astype(np.uint8)  # (16, 24, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tiff", "webp"])
+def test_lossless_formats(tmp_path, suffix):
+    path = write_picture(tmp_path / f"a.{suffix}", SMOOTH, **({"lossless": True} if suffix == "webp" else {}))
+    np.testing.assert_array_equal(read_image(path), SMOOTH)
+
+
+def test_jpeg_is_what_pillow_decodes(tmp_path):
+    path = write_picture(tmp_path / "a.jpg", SMOOTH)
+    np.testing.assert_array_equal(read_image(path), np.asarray(Image.open(path)))
+
+
+def test_a_png_named_jpeg(tmp_path):
+    path = tmp_path / "a.JPEG"
+    Image.fromarray(SMOOTH).save(path, format="PNG")
+    np.testing.assert_array_equal(read_image(path), SMOOTH)
+
+
+def test_grey_is_repeated(tmp_path):
+    grey = pixels(5, 7)
+    np.testing.assert_array_equal(read_image(write_picture(tmp_path / "a.png", grey)), np.stack([grey] * 3, axis=2))
+
+
+def test_two_levels(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[True, False]])).save(path)
+    assert read_image(path).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_palette(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([1, 0])
+    image.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[40, 50, 60], [10, 20, 30]]]
+
+
+def test_cmyk(tmp_path):
+    """Photographs in CMYK: no ink is white, full magenta and yellow are red."""
+    path = tmp_path / "a.jpg"
+    cmyk = np.zeros((16, 32, 4), np.uint8)
+    cmyk[:, 16:, 1:3] = 255
+    Image.fromarray(cmyk, "CMYK").save(path, quality=100)
+    image = read_image(path).astype(int)
+    assert image.shape == (16, 32, 3)
+    assert np.abs(image[4, 4] - [255, 255, 255]).max() < 6
+    assert np.abs(image[4, 28] - [255, 0, 0]).max() < 6
+
+
+def test_sixteen_bits_keep_the_upper_eight(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 255, 256, 0x8000, 0xFFFF]], np.uint16)).save(path)
+    assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+    assert read_image(path).shape == (1, 5, 3)
+    assert read_image(path).dtype == np.uint8
+
+
+def test_wider_pixels_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 65536]], np.int32)).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match=r"a.tiff: greyscale values 0 to 65536: expected 8 or 16 bits"):
+        read_image(tmp_path / "a.tiff")
+    Image.fromarray(np.array([[0, 0.5]], np.float32)).save(tmp_path / "b.tiff")
+    with pytest.raises(DataError, match=r"b.tiff: holds floating-point pixels"):
+        read_image(tmp_path / "b.tiff")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_is_white(tmp_path, mode):
+    """Not the colour that lies hidden under full transparency; half of black on white is grey."""
+    colours = [(0, 0, 0, 0), (0, 0, 0, 255), (0, 0, 0, 128)]
+    image = Image.new("RGBA", (3, 1))
+    image.putdata(colours)
+    image.convert(mode).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [255, 0, 127]
+
+
+def test_transparent_colour_of_a_palette_is_white(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    image.save(tmp_path / "a.gif", transparency=0)
+    assert read_image(tmp_path / "a.gif").tolist() == [[[255] * 3, [40, 50, 60]]]
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "a.gif")[0, 0].tolist() == [255, 0, 0]
+
+
+# What EXIF says of a picture stored as it came from the sensor -> how to show it (EXIF 2.3, tag 0x112).
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],  # a quarter turn clockwise
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_turns(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    path = write_picture(tmp_path / "a.png", SMOOTH, exif=exif)
+    np.testing.assert_array_equal(read_image(path), TURNS[orientation](SMOOTH))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(st.binary(max_size=60))
+def test_damaged_exif_spoils_no_pixel(tmp_path_factory, noise):
+    path = tmp_path_factory.mktemp("exif") / "a.png"
+    Image.fromarray(SMOOTH).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff" + noise)
+    assert sorted(read_image(path).shape) == sorted(SMOOTH.shape)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tiff", "webp", "ppm"])
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.7])
+def test_a_truncated_picture_is_named(tmp_path, suffix, keep):
+    path = write_picture(tmp_path / f"a.{suffix}", pixels(40, 40, 3))
+    truncate(path, keep)
+    with pytest.raises(DataError, match=rf"a.{suffix}: cannot be decoded"):
+        read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(st.data())
+def test_damage_is_never_another_error(tmp_path_factory, data):
+    """Whatever is done to a picture's bytes, it decodes or it raises DataError."""
+    picture = io.BytesIO()
+    form = data.draw(st.sampled_from(["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]))
+    Image.fromarray(SMOOTH).save(picture, form)
+    content = bytearray(picture.getvalue())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "a"
+    path.write_bytes(content)
+    try:
+        image = read_image(path)
+    except DataError:
+        return
+    assert image.dtype == np.uint8
+    assert image.shape[2:] == (3,)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("side", [9460, 15000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch, side):
+    """A header that promises side x side pixels: Pillow alone warns of the first and raises for the second."""
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    with pytest.raises(DataError, match=r"bomb.png.*pixels"):
+        read_image(path)
+    assert side * side > decode.MAX_PIXELS
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(DataError, match=r"a.png: no such file"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(tmp_path)
+
+
+def test_other_formats_stay_shut(tmp_path):
+    """Pillow would open these."""
+    assert "EPS" not in FORMATS
+    Image.fromarray(SMOOTH).save(tmp_path / "a.jpg", format="EPS")
+    with pytest.raises(DataError, match=r"a.jpg: cannot be decoded \(cannot identify image file the file\)"):
+        read_image(tmp_path / "a.jpg")

@@ -1,0 +1,245 @@
+"""Train GoogLeNet: `python train.py` on the embedded images, `python train.py --data DIR` on your own.
+
+A run writes a folder of its own: last.h5 (to go on from), best.h5 (the lowest validation error), log.csv, curves.png
+and config.json. Ctrl-C finishes the step, saves and says how to go on.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+import minigrad
+from data.base import Dataset
+from data.datasets import open_dataset, split_validation
+from data.errors import DataError
+from data.preprocess import Preprocessing, channel_mean
+from googlenet import report
+from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
+from googlenet.inference import load, score
+from googlenet.model import GoogLeNet, preprocessing_of
+from googlenet.training import DivergedError, Epoch, Step, Trainer, configurations
+from googlenet.weights import load_model
+from minigrad.errors import InputError
+
+# The embedded images are 28x28 pixels: at 64 pixels the whole network learns them in a few minutes.
+FOR_EMBEDDED = {"image_size": 64, "epochs": 6, "schedule": "poly"}
+CHANGEABLE = {"epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
+MEAN_OF = 2000  # training images that the mean is taken over
+
+
+def make_parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Without --data the defaults are " + " ".join(
+            f"--{name.replace('_', '-')} {value}" for name, value in FOR_EMBEDDED.items()) + ".")
+    add_flags(made.add_argument_group("training"), TrainingConfig)
+    add_flags(made.add_argument_group("network"), ModelConfig, skip=("classes",))
+    changeable = ", ".join("--" + name.replace("_", "-") for name in sorted(CHANGEABLE))
+    made.add_argument("--resume", metavar="RUN", help="go on with this run: its folder, or its last.h5; of the other "
+                      f"flags only {changeable} may change")
+    made.add_argument("--save-every", type=float, default=10, metavar="MINUTES",
+                      help="write last.h5 this often, and after each epoch (default %(default)s)")
+    made.add_argument("--log-every", type=int, default=10, metavar="STEPS",
+                      help="steps between lines of log.csv (default %(default)s)")
+    made.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return made
+
+
+def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Return all flags with their defaults, and {name: value} of those that were given."""
+    parser = make_parser()
+    flags = parser.parse_args(arguments)
+    if flags.save_every <= 0 or flags.log_every < 1:
+        parser.error(f"--save-every {flags.save_every}, --log-every {flags.log_every}: give more than 0 minutes "
+                     "and at least 1 step")
+    parser.set_defaults(**dict.fromkeys(vars(flags)))
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    if flags.data == "embedded":
+        vars(flags).update({name: value for name, value in FOR_EMBEDDED.items() if name not in given})
+    return flags, given
+
+
+def main(arguments: list[str]) -> int:
+    flags, given = read_flags(arguments)
+    trainer, folder = resumed(flags, given) if flags.resume else started(flags)
+    config = trainer.config
+    print(f"{config.data}: {len(trainer.training)} training images"
+          + (f", {len(trainer.validation)} for validation" if trainer.validation else "")
+          + f", {len(trainer.training.classes)} classes")
+    print(f"{trainer.flat.data.size:,} parameters; images: {trainer.preprocessing}")
+    print(f"run folder: {folder}")
+    log = report.Log(folder / "log.csv", flags.log_every, trainer.step)
+    try:
+        finished = train(trainer, folder, log, flags.save_every * 60)
+    except DivergedError as error:
+        raise InputError(f"{error}: python train.py --resume {folder} --lr {config.lr / 2:g}") from error
+    finally:
+        log.close()
+        report.curves(report.read_log(folder / "log.csv"), folder / "curves.png")
+    if not finished:
+        print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {folder}")
+        return 130
+    test(trainer, folder)
+    return 0
+
+
+def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
+    """A new run in a folder of its own."""
+    config = from_flags(TrainingConfig, flags)
+    set_threads(config)
+    training, validation = open_data(config)
+    model_config = from_flags(ModelConfig, flags, classes=len(training.classes))
+    model = GoogLeNet(model_config)
+    trainer = Trainer(model, config, training, validation, images_of(model_config, training))
+    trainer.initialise()
+    folder = new_folder(Path(config.output))
+    settings = {"model": asdict(model_config), "training": asdict(config),
+                "preprocessing": json.loads(trainer.preprocessing.to_json())}
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return trainer, folder
+
+
+def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, Path]:
+    """The run of a checkpoint, where it stopped."""
+    fixed = sorted(given.keys() - CHANGEABLE - {"resume", "save_every", "log_every", "debug"})
+    if fixed:
+        raise InputError(f"--{fixed[0].replace('_', '-')} can't change when a run is resumed; leave it out, "
+                         "or start a new run")
+    path = Path(flags.resume)
+    path = path / "last.h5" if path.is_dir() else path
+    loaded = load_model(path)
+    _, config = configurations(loaded)
+    config = replace(config, **{name: value for name, value in given.items() if name in CHANGEABLE})
+    set_threads(config)
+    training, validation = open_data(config)
+    trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
+    trainer.restore(loaded)
+    if trainer.epoch >= config.epochs:
+        raise InputError(f"{path} has all its {config.epochs} epochs behind it; give more --epochs to go on")
+    return trainer, path.parent
+
+
+def set_threads(config: TrainingConfig) -> None:
+    minigrad.set_threads(config.threads or minigrad.available_threads())
+
+
+def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
+    training = open_dataset(config.data, "train")
+    if config.validation_fraction == 0:
+        return training, None
+    return split_validation(training, config.validation_fraction, config.seed)
+
+
+def images_of(config: ModelConfig, training: Dataset) -> Preprocessing:
+    """The variant's preprocessing, with the mean of these training images."""
+    preprocessing = preprocessing_of(config)
+    mean = channel_mean(training, limit=MEAN_OF)
+    return replace(preprocessing, mean=mean[::-1] if preprocessing.order == "BGR" else mean)
+
+
+def new_folder(output: Path) -> Path:
+    """Make a folder named after the time, and after a number where that is taken."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1, 1000):
+        folder = output / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not output.is_dir():
+                raise
+            continue
+        return folder
+    raise InputError(f"{output} holds a thousand runs of this second; choose another --output")
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """Note the first Ctrl-C (or termination) in the list, so that the step can end; the second one interrupts."""
+    caught: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+        tqdm.write("stopping after this step; once more stops at once, without saving")
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def train(trainer: Trainer, folder: Path, log: report.Log, save_every: float) -> bool:
+    """Train to the end, or until a signal; returns whether all epochs are done. Saves last.h5 and best.h5."""
+    saved = time.monotonic()
+    steps = trainer.loader.batches
+    with (logging_redirect_tqdm(), stop_on_signal() as stop,
+          tqdm(total=steps * trainer.config.epochs, initial=steps * trainer.epoch + trainer.batch, unit="step") as bar):
+        for record in trainer.records():
+            if isinstance(record, Step):
+                log.step(record)
+                bar.update(steps * record.epoch + trainer.batch - bar.n)
+                bar.set_postfix_str(told(record), refresh=False)
+            else:
+                log.epoch(record)
+                announce(record, trainer)
+                if record.best:
+                    trainer.save_weights(folder / "best.h5")
+            if stop or isinstance(record, Epoch) or time.monotonic() - saved > save_every:
+                log.flush()
+                trainer.save(folder / "last.h5")
+                saved = time.monotonic()
+            if stop:
+                return trainer.epoch >= trainer.config.epochs
+    return True
+
+
+def told(record: Step) -> str:
+    """The bar's text: the three losses, the rate, the speed."""
+    names = {"main": record.losses.main, "aux1": record.losses.aux1, "aux2": record.losses.aux2}
+    losses = " ".join(f"{name} {loss:.3f}" for name, loss in names.items() if not math.isnan(loss))
+    return f"{losses} lr {record.lr:.4g} {record.images_per_second:.0f} images/s"
+
+
+def announce(record: Epoch, trainer: Trainer) -> None:
+    """A line for an epoch, and its warnings."""
+    line = f"epoch {record.epoch + 1}/{trainer.config.epochs}  loss {record.losses.main:.4f}"
+    if record.validation is not None:
+        line += (f"  validation: loss {record.validation.loss:.4f}, top-1 error {record.validation.top1_error:.2%}, "
+                 f"top-5 error {record.validation.top5_error:.2%}" + ("  (best so far)" if record.best else ""))
+    tqdm.write(line)
+    for warning in record.warnings:
+        tqdm.write(f"warning: {warning}")
+
+
+def test(trainer: Trainer, folder: Path) -> None:
+    """Score the best weights on the test images, which nothing has looked at until now."""
+    data, best = trainer.config.data, folder / "best.h5"
+    try:
+        images = open_dataset(data, "test")
+    except DataError as error:
+        print(f"no test images: {error}")
+    else:
+        result = score([load(best)], images, 1, threads=trainer.config.loader_threads, max_bad=trainer.config.max_bad)
+        print(f"test: top-1 error {result.top1_error:.2%}, top-5 error {result.top5_error:.2%} "
+              f"({result.images} images, centre crop)")
+    source = "" if data == "embedded" else f" --data {data}"
+    print(f"curves: {folder / 'curves.png'}")
+    print(f"evaluate with: python evaluate.py --weights {best}{source} --crops 144")
+
+
+if __name__ == "__main__":
+    report.run(main, "train.py")
