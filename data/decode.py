@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data.errors import DataError
 
@@ -21,6 +21,18 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm")
 )
+
+# EXIF's tag and its values: how the stored pixels must be turned to stand upright.
+ORIENTATION = 0x112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Where Pillow begins to warn: a quarter of a gigabyte as RGB, out of a file that may be a few kilobytes.
 MAX_PIXELS = 89_478_485
@@ -55,10 +67,12 @@ def _refuse_bomb(image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as EXIF says."""
     try:
-        return ImageOps.exif_transpose(image)
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # a damaged EXIF block spoils no pixel
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -82,9 +82,12 @@ def pack_weights(first, last, w, packed, NR):
         kh, kw, c = row // (KW * C), row // C % KW, row % C
         for o in range(0, O, NR):
             width = NR if O - o > NR // 2 else NR // 2
-            begin = o * depth + row * width
-            for j in range(width):
-                packed[begin + j] = w[kh, kw, c, o + j] if o + j < O else zero
+            block = packed[o * depth + row * width:o * depth + (row + 1) * width]
+            channels = w[kh, kw, c, o:o + width]
+            for j in range(len(channels)):
+                block[j] = channels[j]
+            for j in range(len(channels), width):
+                block[j] = zero
 
 
 @kernel

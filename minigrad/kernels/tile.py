@@ -21,8 +21,8 @@ HEIGHTS = (target().pixels, 4, 1)  # rows of weights that one call of `gradient_
 def forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
     """y[i, j] = start[j] + sum over t, c of x[rows[t, i] + c] * w[t, c, j], at least 0 if relu.
 
-    The tile has MR pixels i and NR channels j. `at`, `wo`, `so`, `yo` are where the tile begins in the flat `rows`, `w`, `start`, `y`; `step` lies between y's
-    pixels.
+    The tile has MR pixels i and NR channels j. `at`, `wo`, `so`, `yo` are where it begins in the flat `rows`, `w`,
+    `start`, `y`; `step` lies between y's pixels.
     """
     for i in range(MR):
         for j in range(NR):

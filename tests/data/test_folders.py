@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -18,6 +19,14 @@ def test_classes_are_the_sorted_folders(tmp_path):
     assert dataset.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert list(dataset.names) == ["Ant/0.png", "Ant/1.png", "bee/0.png", "bee/1.png", "zebra/0.png", "zebra/1.png"]
     np.testing.assert_array_equal(dataset.image(2), array)
+
+
+def test_pictures_are_in_order_of_their_names_whatever_the_disk_says(tmp_path, monkeypatch):
+    write_class_folders(tmp_path)
+    listing = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: sorted(listing(path), key=lambda entry: entry.name, reverse=True))
+    dataset = open_dataset(tmp_path, "train")
+    assert list(dataset.names) == [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(3)]
 
 
 def test_only_pictures_are_read(tmp_path):

@@ -43,6 +43,12 @@ def test_written_is_read(tmp_path_factory, values):
     np.testing.assert_array_equal(read_idx(path, values.ndim), values)
 
 
+def test_no_time_and_no_name_are_written(tmp_path):
+    """RFC 1952: byte 3 says which fields follow, bytes 4 to 7 are the time."""
+    write_idx(tmp_path / "values.gz", np.zeros(3, np.uint8))
+    assert (tmp_path / "values.gz").read_bytes()[:8] == b"\x1f\x8b\x08\0\0\0\0\0"
+
+
 @pytest.mark.parametrize(
     ("beginning", "classes"),
     [
@@ -78,6 +84,7 @@ def test_classes_txt_names_the_classes_and_bounds_the_labels(tmp_path):
     [
         (lambda path: truncate(path), "train-images-idx3-ubyte.gz: cannot be read"),
         (lambda path: flip_byte(path, 0.9), "train-images-idx3-ubyte.gz: cannot be read"),
+        (lambda path: path.write_bytes(gzip.compress(b"")[:10] + b"\xff" * 20), "cannot be read .*invalid block type"),
         (lambda path: path.write_bytes(b""), "not an idx file of uint8 in 3 dimensions"),
         (lambda path: path.write_bytes(b"\x89PNG"), "cannot be read"),
         (lambda path: path.write_bytes(gzip.compress(bytes(16))), "not an idx file of uint8 in 3 dimensions"),
