@@ -83,7 +83,9 @@ def main(arguments: list[str]) -> int:
     try:
         finished = train(trainer, folder, log, flags.save_every * 60)
     except DivergedError as error:
-        raise InputError(f"{error}: python train.py --resume {folder} --lr {config.lr / 2:g}") from error
+        kept = (folder / "last.h5").exists()
+        raise InputError(f"{error}; {f'the last good checkpoint is kept: --resume {folder}' if kept else 'start again'}"
+                         ) from error
     finally:
         log.close()
         report.curves(report.read_log(folder / "log.csv"), folder / "curves.png")

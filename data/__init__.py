@@ -7,6 +7,7 @@
     arrays.py        train.npz and test.npz         | a file and name it in datasets.FORMATS
     folders.py       pictures in folders            |
     embedded/        a Fashion-MNIST subset that comes with the project, its licence and the script that made it
+    names.py         class names: lists that lie beside images
     decode.py        one picture file -> (H, W, 3) uint8
     preprocess.py    how a picture becomes the network's input; this travels with the weights
     sampling.py      the random crop of training

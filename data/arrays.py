@@ -45,8 +45,13 @@ def open_split(folder: Path, split: str) -> Dataset:
 
 def _array(path: Path, name: str) -> NDArray[np.generic] | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return file[name] if name in file.files else None
+        with open(path, "rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise DataError(f"{path}: is a single array (.npy): expected images and labels in an .npz")
+            return arrays[name] if name in arrays.files else None
+    except DataError:
+        raise
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: array {name} cannot be read ({error})") from error
 

@@ -28,7 +28,7 @@ from googlenet.config import ModelConfig, TrainingConfig, from_json, to_json
 from googlenet.inference import Predictor, Score, score
 from googlenet.model import GoogLeNet
 from googlenet.weights.store import LoadedModel, save_weights
-from minigrad import Tensor, init, nn, ops
+from minigrad import Tensor, init, nn, no_grad, ops
 from minigrad.errors import InputError
 from minigrad.flat import FlatParameters
 from minigrad.optim import SGD
@@ -102,6 +102,7 @@ class Trainer:
         self.step = self.epoch = self.batch = self.images = 0
         self.lowest_error = math.inf  # top-1, of validation
         self.losses: list[Losses] = []  # of this epoch's steps
+        self.latest: Batch | None = None
 
     def initialise(self) -> None:
         """Fill the weights as the configuration says; biases of classifiers begin at zero (BVLC)."""
@@ -133,18 +134,24 @@ class Trainer:
         total = sum((self.config.aux_weight * loss for loss in heads if loss is not None), start=main)
         losses = Losses(*(math.nan if loss is None else loss.item() for loss in (total, main, *heads)))
         if not math.isfinite(losses.total):
-            raise DivergedError(f"the loss is {losses.total} at step {self.step + 1} with rate {lr:g}; go on from the "
-                                f"last checkpoint with a lower rate, such as --lr {self.config.lr / 2:g}")
+            raise self._diverged(f"the loss is {losses.total} at step {self.step + 1}")
         total.backward()
         self.sgd.step(lr)
         self.step += 1
         self.batch = batch.number + 1
         self.images += len(batch.labels)
         self.losses.append(losses)
+        self.latest = batch
         return losses
+
+    def _diverged(self, found: str) -> DivergedError:
+        return DivergedError(f"{found}; a lower rate than {self.config.lr:g} is needed, such as --lr "
+                             f"{self.config.lr / 2:g}")
 
     def _end_epoch(self) -> Epoch:
         result = None if self.validation is None else self.validate()
+        if result is not None and not math.isfinite(result.loss):
+            raise self._diverged(f"the validation loss is {result.loss} after epoch {self.epoch + 1}")
         best = result is None or result.top1_error < self.lowest_error
         if result is not None:
             self.lowest_error = min(self.lowest_error, result.top1_error)
@@ -174,7 +181,11 @@ class Trainer:
         return self.preprocessing.normalise(view)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a checkpoint: weights, velocity, and the place in the data. Raises InputError where that fails."""
+        """Write a checkpoint: weights, velocity, and the place in the data.
+
+        Raises DivergedError, and keeps the file as it was, where the latest step ruined the weights; InputError where
+        the file can't be written."""
+        self._require_good()
         velocity = {f"velocity/{name}": view for name, view in self.flat.views(self.sgd.velocity).items()}
         state: dict[str, str | int | float] = {
             "step": self.step, "epoch": self.epoch, "batch": self.batch, "images": self.images,
@@ -183,6 +194,18 @@ class Trainer:
         losses = np.array(self.losses, np.float64).reshape(-1, len(Losses._fields))
         save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
                      arrays={**velocity, "losses": losses}, attributes=state)
+
+    def _require_good(self) -> None:
+        """A step's loss tells of the weights before it; ask the weights after it for the loss of the same images."""
+        if self.latest is None:
+            return
+        training = self.model.training
+        x = Tensor(self.latest.images.astype(self.model.config.dtype, copy=False))
+        with no_grad():
+            loss = ops.cross_entropy(self.model.eval()(x).logits, self.latest.labels).item()
+        self.model.train(training)
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss} after step {self.step}")
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone, half as large as a checkpoint. Raises InputError where that fails."""

@@ -122,13 +122,19 @@ def test_warp_forgets_the_proportions():
 
 
 def test_resize_by_hand():
-    """Halving: bilinear widens to the triangle 1 3 3 1, area is the plain mean of two, nearest takes one of them."""
-    row = np.array([0, 80, 160, 240], np.uint8)[None, :, None].repeat(3, axis=2)
-    halves = {name: resize(row, 1, 2, name)[0, :, 0].tolist() for name in ("bilinear", "area", "nearest")}
-    assert halves["area"] == [40, 200]
-    assert halves["nearest"] == [80, 240]
-    weights = np.array([3, 3, 1])  # the left one's fourth neighbour lies outside
-    assert halves["bilinear"] == [round((weights @ [0, 80, 160]) / 7), round((weights @ [240, 160, 80]) / 7)]
+    """Halved: bilinear widens its triangle to 3 3 1, cubic its curve; area is the mean of two, nearest one of them."""
+    row = np.array([0, 80, 160, 240], np.uint8)
+    halved = resize(np.stack([row] * 3, axis=1)[None], 1, 2, "area")
+    assert halved.shape == (1, 2, 3)
+    weights = {  # of the first output pixel, whose centre lies between the first two
+        "bilinear": [0.75, 0.75, 0.25, 0],
+        "cubic": [0.8671875, 0.8671875, 0.2265625, -0.0703125],  # 1.5 t^3 - 2.5 t^2 + 1; -0.5 t^3 + 2.5 t^2 - 4 t + 2
+        "area": [1, 1, 0, 0],
+        "nearest": [0, 1, 0, 0],
+    }
+    for name, weight in weights.items():
+        found = resize(np.stack([row] * 3, axis=1)[None], 1, 2, name)[0, 0]
+        assert found.tolist() == [round(np.dot(weight, row) / sum(weight))] * 3, name
 
 
 def test_a_thread_of_a_picture_is_refused():

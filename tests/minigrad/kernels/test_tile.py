@@ -1,4 +1,4 @@
-"""The tile's vectors compute what its plain loops say, on every kind of CPU that it is written for."""
+"""Compiled kernels, the tile's vectors above all, compute what their plain loops say, on every kind of CPU."""
 
 import platform
 
@@ -14,7 +14,7 @@ SAVE_STEP = """
 import sys
 import numpy as np
 from tests.minigrad.network import step
-np.savez(sys.argv[1], **step(np.float64))
+np.savez(sys.argv[1], **step(np.float64, "im2col"))
 """
 SAVE_CONVOLUTIONS = """
 import sys
@@ -58,6 +58,7 @@ def test_plain_python_computes_the_same_convolutions(tmp_path):
 
 
 def test_plain_python_computes_the_same_network(tmp_path):
+    """The other ops' kernels; the convolutions are above."""
     assert_same(step(np.float64, "direct"), run_and_load(SAVE_STEP, tmp_path / "plain.npz", NUMBA_DISABLE_JIT="1"))
 
 
