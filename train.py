@@ -33,7 +33,7 @@ from googlenet.weights import load_model
 from minigrad.errors import InputError
 
 # The embedded images are 28x28 pixels: at 64 pixels the whole network learns them in a few minutes.
-FOR_EMBEDDED = {"image_size": 64, "epochs": 6, "schedule": "poly"}
+FOR_EMBEDDED = {"image_size": 64, "epochs": 8, "batch_size": 16, "lr": 0.005, "schedule": "poly", "power": 1.0}
 CHANGEABLE = {"epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
 MEAN_OF = 2000  # training images that the mean is taken over
 

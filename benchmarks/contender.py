@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -105,7 +104,17 @@ def main() -> None:
         began = time.perf_counter()
         run()
         say({"seconds": time.perf_counter() - began})
-    say({"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024})
+    say({"peak_mib": peak_mib()})
+
+
+def peak_mib() -> int:
+    """The most memory this process has held; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def say(answer: dict) -> None:

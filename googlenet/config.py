@@ -75,10 +75,11 @@ class TrainingConfig(Config):
     lr: float = option(0.01, "(0, inf)", "first learning rate; halve it if a head stays at ln(classes)", "BVLC")
     momentum: float = option(0.9, "[0, 1)", "part of the last step that is kept", "paper, section 6")
     weight_decay: float = option(2e-4, "[0, inf)", "pull of every weight towards zero", "BVLC")
-    schedule: str = option("step", "step | poly | constant", "how the rate falls: step by step (see decay), or as the "
-                           "root of what is left (poly)", "paper, section 6; BVLC")
+    schedule: str = option("step", "step | poly | constant", "how the rate falls: step by step (see decay), or as a "
+                           "power of what is left (poly)", "paper, section 6; BVLC")
     decay: float = option(0.96, "(0, 1]", "factor at each step of the step schedule", "paper, section 6")
     decay_epochs: float = option(8.0, "(0, inf) epochs", "length of such a step", "paper, section 6")
+    power: float = option(0.5, "(0, inf)", "power of what is left, in the poly schedule", "BVLC")
     warmup_epochs: float = option(0.0, "[0, inf) epochs", "time over which the rate rises from zero", "ours")
     bias_rate_doubled: bool = option(True, "", "learn biases at twice the rate and without decay", "BVLC")
     aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")

@@ -36,7 +36,7 @@ class StampedBySources:
 
 
 LOCATORS: list[type] = [type(base.__name__, (StampedBySources, base), {})
-            for base in (caching.UserProvidedCacheLocator, caching.InTreeCacheLocator, caching.UserWideCacheLocator)]
+                        for base in caching.CompileResultCacheImpl._locator_classes]
 
 
 class StampedCacheImpl(caching.CompileResultCacheImpl):

@@ -14,11 +14,9 @@ from numba.core.registry import cpu_target
 
 MULTIPLY_ADD = """
 declare <16 x float> @llvm.fmuladd.v16f32(<16 x float>, <16 x float>, <16 x float>)
-define void @f(ptr %p) {
-  %x = load <16 x float>, ptr %p
+define <16 x float> @f(<16 x float> %x) {
   %y = call <16 x float> @llvm.fmuladd.v16f32(<16 x float> %x, <16 x float> %x, <16 x float> %x)
-  store <16 x float> %y, ptr %p
-  ret void
+  ret <16 x float> %y
 }
 """
 

@@ -28,7 +28,7 @@ def test_gradients_equal_the_complex_step(name, data, shape, seed):
     assert_gradients(f, lambda a, b: np.asarray(f(a, b)), arrays, rng, dy)
 
 
-@given(shape=shapes, seed=seeds, scale=st.floats(-2, 2))
+@given(shape=shapes, seed=seeds, scale=st.sampled_from([1.0, 0.3, -2.0]))
 def test_sum_all(shape, seed, scale):
     rng = np.random.default_rng(seed)
     x = np.asarray(rng.standard_normal(shape))

