@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -22,8 +23,10 @@ import minigrad
 from data.base import Dataset
 from data.crops import COUNTS, sheet
 from data.datasets import SPLITS, open_dataset
+from data.errors import DataError
 from googlenet import report
 from googlenet.inference import Prediction, Predictor, load, predictions, tally, top
+from minigrad.errors import InputError
 
 SHEETS = 4  # images whose crops --save-crops draws
 
@@ -57,6 +60,9 @@ def main(arguments: list[str]) -> int:
         value = getattr(flags, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} {value}: give at least {least}")
+    for where in (flags.json, flags.predictions, flags.probabilities):
+        if where and where != "-" and not Path(where).parent.is_dir():
+            raise InputError(f"can't write {where}: there is no folder {Path(where).parent}; make it first")
     minigrad.set_threads(flags.threads or minigrad.available_threads())
     networks = [load(path) for path in flags.weights]
     dataset = open_dataset(flags.data, flags.split)
@@ -99,8 +105,6 @@ def classify(networks: list[Predictor], dataset: Dataset, flags: argparse.Namesp
             wrong += int(each.probabilities.argmax() != each.label)
             bar.update(len(found) + len(bad) - bar.n)
             bar.set_postfix_str(f"top-1 error {wrong / len(found):.2%}", refresh=False)
-    for name, reason in bad.items():
-        say(f"left out {name}: {reason}")
     return found
 
 
@@ -108,6 +112,8 @@ def summarise(found: list[Prediction], dataset: Dataset, flags: argparse.Namespa
               bad: dict[str, str]) -> dict[str, object]:
     """The result as it goes into JSON; errors are fractions."""
     score = tally(found)
+    if not math.isfinite(score.loss):
+        raise InputError(f"{', '.join(flags.weights)}: probabilities are not numbers; take an earlier checkpoint")
     classes = {}
     for label, name in enumerate(dataset.classes):
         own = [each for each in found if each.label == label]
@@ -133,16 +139,24 @@ def print_result(result: dict) -> None:
 
 def save_sheets(dataset: Dataset, network: Predictor, folder: Path) -> None:
     """Draw the crops of the first images, one PNG each."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with report.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     for index in range(min(SHEETS, len(dataset))):
-        path = folder / f"{Path(dataset.names[index]).name}.png"
-        sheet(dataset.image(index), network.preprocessing).save(path)
-        say(f"crops of {dataset.names[index]}: {path}")
+        name = dataset.names[index]
+        path = folder / f"{name.replace('/', '_')}.png"
+        try:
+            image = dataset.image(index)
+        except DataError as error:
+            say(f"no crops of {name}: {error}")
+            continue
+        with report.writing(path):
+            sheet(image, network.preprocessing).save(path)
+        say(f"crops of {name}: {path}")
 
 
 def write_predictions(path: Path, found: list[Prediction], dataset: Dataset) -> None:
     """One line an image: file, label, then five classes with their probabilities."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with report.writing(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         ranks = range(1, min(5, len(dataset.classes)) + 1)
         guessed = (column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}"))
@@ -155,18 +169,19 @@ def write_predictions(path: Path, found: list[Prediction], dataset: Dataset) -> 
 
 def write_probabilities(path: Path, found: list[Prediction], dataset: Dataset) -> None:
     """All probabilities (images, classes) as float32, with the files' names and labels."""
-    with open(path, "wb") as file:
+    with report.writing(path), open(path, "wb") as file:
         np.savez_compressed(file, files=np.array([dataset.names[each.image] for each in found]),
                             labels=np.array([each.label for each in found]),
                             probabilities=np.array([each.probabilities for each in found], np.float32))
 
 
 def write_json(where: str, result: dict[str, object]) -> None:
-    text = json.dumps(result, indent=2)
+    text = json.dumps(result, indent=2, allow_nan=False)
     if where == "-":
         print(text)
     else:
-        Path(where).write_text(text + "\n", encoding="utf-8")
+        with report.writing(where):
+            Path(where).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

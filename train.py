@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from googlenet import report
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.inference import load, score
 from googlenet.model import GoogLeNet, preprocessing_of
-from googlenet.training import DivergedError, Epoch, Step, Trainer, configurations
+from googlenet.training import DivergedError, Epoch, Step, Trainer, configuration
 from googlenet.weights import load_model
 from minigrad.errors import InputError
 
@@ -79,21 +79,31 @@ def main(arguments: list[str]) -> int:
           + f", {len(trainer.training.classes)} classes")
     print(f"{trainer.flat.data.size:,} parameters; images: {trainer.preprocessing}")
     print(f"run folder: {folder}")
-    log = report.Log(folder / "log.csv", flags.log_every, trainer.step)
+    log = report.Log(folder / "log.csv", flags.log_every, trainer.step, trainer.epoch)
     try:
         finished = train(trainer, folder, log, flags.save_every * 60)
-    except DivergedError as error:
-        kept = (folder / "last.h5").exists()
-        raise InputError(f"{error}; {f'the last good checkpoint is kept: --resume {folder}' if kept else 'start again'}"
-                         ) from error
-    finally:
-        log.close()
-        report.curves(report.read_log(folder / "log.csv"), folder / "curves.png")
+    except BaseException as error:
+        with suppress(InputError):  # what stopped the run is the news
+            close(log, folder)
+        if isinstance(error, DivergedError):
+            kept = (folder / "last.h5").exists()
+            remedy = f"the last good checkpoint is kept: --resume {folder}" if kept else "start again"
+            raise InputError(f"{error}; {remedy}") from error
+        raise
+    close(log, folder)
+    if trainer.loader.bad or trainer.bad:
+        print(f"left out as damaged: {len(trainer.loader.bad)} training, {len(trainer.bad)} validation images")
     if not finished:
         print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {folder}")
         return 130
     test(trainer, folder)
     return 0
+
+
+def close(log: report.Log, folder: Path) -> None:
+    """End the log and draw its curves."""
+    log.close()
+    report.curves(report.read_log(folder / "log.csv"), folder / "curves.png")
 
 
 def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
@@ -108,7 +118,8 @@ def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
     folder = new_folder(Path(config.output))
     settings = {"model": asdict(model_config), "training": asdict(config),
                 "preprocessing": json.loads(trainer.preprocessing.to_json())}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    with report.writing(folder / "config.json"):
+        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return trainer, folder
 
 
@@ -121,8 +132,7 @@ def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
     path = Path(flags.resume)
     path = path / "last.h5" if path.is_dir() else path
     loaded = load_model(path)
-    _, config = configurations(loaded)
-    config = replace(config, **{name: value for name, value in given.items() if name in CHANGEABLE})
+    config = replace(configuration(loaded, path), **{name: value for name, value in given.items() if name in CHANGEABLE})
     set_threads(config)
     training, validation = open_data(config)
     trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
@@ -153,16 +163,15 @@ def images_of(config: ModelConfig, training: Dataset) -> Preprocessing:
 def new_folder(output: Path) -> Path:
     """Make a folder named after the time, and after a number where that is taken."""
     name = time.strftime("%Y%m%d-%H%M%S")
-    for number in range(1, 1000):
-        folder = output / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            if not output.is_dir():
-                raise
-            continue
-        return folder
-    raise InputError(f"{output} holds a thousand runs of this second; choose another --output")
+    with report.writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        taken = 0
+        while True:
+            folder = output / (f"{name}-{taken + 1}" if taken else name)
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            taken += 1
 
 
 @contextmanager

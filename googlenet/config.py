@@ -176,7 +176,7 @@ def _reader(kind: type, metadata: Any) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text!r}: expected {KINDS[kind]}") from None
         problem = _problem(value, kind, metadata)
         if problem:
-            raise argparse.ArgumentTypeError(f"{text}: {problem}")
+            raise argparse.ArgumentTypeError(f"{text}: {problem} ({metadata['help']})")
         return value
 
     return read

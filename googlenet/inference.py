@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,8 @@ from data.preprocess import Preprocessing
 from googlenet.weights import LoadedModel, load_model
 from minigrad import Tensor, no_grad, ops
 from minigrad.errors import InputError
+
+log = logging.getLogger(__name__)
 
 BATCH = 16  # images at a time; more gains nothing
 
@@ -102,9 +105,9 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
     """Classify the images of `dataset` (the first `limit`) by 1, 10 or 144 crops: the mean of the softmax over crops,
     then over networks (paper, section 7).
 
-    Images are decoded ahead by `threads` threads. A damaged one is left out and noted in `bad` (name -> reason). Raises
-    InputError where networks and data set do not have the same number of classes, DataError for more than `max_bad`
-    damaged images.
+    Images are decoded ahead by `threads` threads. A damaged one is logged, left out and noted in `bad` (name ->
+    reason). Raises InputError where networks and data set do not have the same classes, DataError for more than
+    `max_bad` damaged images.
     """
     _require_one_task(networks, dataset)
     bad = {} if bad is None else bad
@@ -122,10 +125,7 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
         good = [(index, each) for index, each in group if not isinstance(each, str)]
         for index, each in group:
             if isinstance(each, str):
-                bad[dataset.names[index]] = each
-                if len(bad) > max_bad:
-                    raise DataError(f"{dataset.origin}: {len(bad)} images cannot be used, more than the {max_bad} "
-                                    f"allowed; the last is {dataset.names[index]}: {each}")
+                _note(dataset, dataset.names[index], each, bad, max_bad)
         if good:
             mean = np.mean([_by_image(network, [each[network.preprocessing] for _, each in good])
                             for network in networks], axis=0)
@@ -133,9 +133,10 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
                 yield Prediction(index, int(dataset.labels[index]), probabilities)
 
 
-def score(networks: Sequence[Predictor], dataset: Dataset, count: int, *, threads: int = 1, max_bad: int = 10) -> Score:
-    """Return the errors of `predictions`, whose errors it raises."""
-    return tally(list(predictions(networks, dataset, count, threads=threads, max_bad=max_bad)))
+def score(networks: Sequence[Predictor], dataset: Dataset, count: int, *, threads: int = 1, max_bad: int = 10,
+          bad: dict[str, str] | None = None) -> Score:
+    """Count the errors of `predictions`, whose arguments and errors these are."""
+    return tally(list(predictions(networks, dataset, count, threads=threads, max_bad=max_bad, bad=bad)))
 
 
 def tally(found: Sequence[Prediction]) -> Score:
@@ -164,6 +165,20 @@ def _require_one_task(networks: Sequence[Predictor], dataset: Dataset) -> None:
         if len(network.classes) != len(dataset.classes):
             raise InputError(f"the network tells {len(network.classes)} classes apart, {dataset.origin} has "
                              f"{len(dataset.classes)}; give the weights and the data of one task")
+        for number, (own, name) in enumerate(zip(network.classes, dataset.classes, strict=True)):
+            if own != name and not own.isdigit() and not name.isdigit():  # digits stand for names nobody gave
+                raise InputError(f'class {number} is "{own}" to the network and "{name}" in {dataset.origin}; '
+                                 "give the weights and the data of one task, in one order")
+
+
+def _note(dataset: Dataset, name: str, reason: str, bad: dict[str, str], max_bad: int) -> None:
+    if name in bad:
+        return
+    bad[name] = reason
+    log.warning("left out %s: %s", name, reason)
+    if len(bad) > max_bad:
+        raise DataError(f"{dataset.origin}: {len(bad)} images cannot be used, more than the {max_bad} allowed; "
+                        f"the last is {name}: {reason}")
 
 
 def _by_image(network: Predictor, views: list[np.ndarray]) -> np.ndarray:

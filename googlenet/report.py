@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import DataError
@@ -29,7 +30,7 @@ def run(main: Callable[[list[str]], int | None], program: str) -> None:
             raise
         told = str(error)
         if isinstance(error, OSError):
-            told = f"{error.filename or 'a file'}: {error.strerror or error}"
+            told = f"{error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the disk"
         sys.exit(f"{program}: error: {' '.join(told.split())}")
     except MemoryError as error:
         sys.exit(f"{program}: error: out of memory ({error}); use a smaller --batch-size or --image-size")
@@ -38,54 +39,63 @@ def run(main: Callable[[list[str]], int | None], program: str) -> None:
         sys.exit(130)
 
 
-class Log:
-    """`log.csv` of a run: one line every `every` steps and one at the end of each epoch, with its validation.
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which file it was, and what helps, when the disk is full or the folder missing."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"can't write {path}: {reason}; free space or choose another folder") from error
 
-    On resuming at a step, lines beyond it are dropped: they are computed again.
+
+class Log:
+    """`log.csv` of a run: a line every `every` steps; at the end of each epoch one without a rate, with the means of
+    its losses and its validation.
+
+    A run that goes on at a step of an epoch drops the lines beyond: they are computed again.
     """
 
-    def __init__(self, path: Path, every: int, resume_at: int = 0):
-        self.every = every
-        kept = [row for row in read_log(path) if int(row["step"]) <= resume_at] if resume_at else []
+    def __init__(self, path: Path, every: int, step: int = 0, epoch: int = 0):
+        self.path, self.every = path, every
+        kept = [row for row in read_log(path)
+                if int(row["step"]) <= step and (row["lr"] or int(row["epoch"]) < epoch)] if step else []
         temporary = path.with_name(f".{path.name}.part")
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-        os.replace(temporary, path)
-        self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
+        with writing(path):
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+            os.replace(temporary, path)
+            self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
         self.writer = csv.DictWriter(self.file, COLUMNS)
-        self.last: Step | None = None
 
     def step(self, record: Step) -> None:
         """Note a step, if it is its turn."""
-        self.last = record
         if record.step % self.every == 0:
-            self.writer.writerow(_row(record))
+            self._write(record.step, record.epoch, record.images, record.lr, *record.losses,
+                        round(record.images_per_second, 2))
 
     def epoch(self, record: Epoch) -> None:
         """Note the end of an epoch and its validation."""
-        row: dict[str, object] = {"step": record.step, "epoch": record.epoch}
-        if self.last is not None:
-            row = _row(self.last)
-        if record.validation is not None:
-            row |= {"validation_loss": record.validation.loss, "validation_top1_error": record.validation.top1_error,
-                    "validation_top5_error": record.validation.top5_error}
-        self.writer.writerow(row)
+        found = record.validation
+        scores = () if found is None else (found.loss, found.top1_error, found.top5_error)
+        self._write(record.step, record.epoch, record.images, math.nan, *record.losses, math.nan, *scores)
         self.flush()
 
+    def _write(self, *values: float) -> None:
+        known = {name: value for name, value in zip(COLUMNS, values, strict=False) if not math.isnan(value)}
+        with writing(self.path):
+            self.writer.writerow(known)
+
     def flush(self) -> None:
-        """See all lines onto the disk."""
-        self.file.flush()
+        """Hand all lines to the system."""
+        with writing(self.path):
+            self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
-
-
-def _row(record: Step) -> dict[str, object]:
-    losses = ("" if math.isnan(loss) else loss for loss in record.losses)
-    return dict(zip(COLUMNS, (record.step, record.epoch, record.images, record.lr, *losses,
-                              round(record.images_per_second, 2)), strict=False))
+        with writing(self.path):
+            self.file.close()
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
@@ -111,7 +121,7 @@ def curves(rows: list[dict[str, str]], path: Path) -> None:
     for column, label, colour in (("loss_aux1", "auxiliary head at 4a", "#ff7f0e"),
                                   ("loss_aux2", "auxiliary head at 4d", "#2ca02c"),
                                   ("loss_main", "classifier", "#1f77b4")):
-        points = [(int(row["images"]), float(row[column])) for row in rows if row[column]]
+        points = [(int(row["images"]), float(row[column])) for row in rows if row["lr"] and row[column]]
         if points:
             images, losses = zip(*points, strict=True)
             left.plot(images, losses, color=colour, alpha=0.2, linewidth=0.8)
@@ -129,7 +139,8 @@ def curves(rows: list[dict[str, str]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
-    figure.savefig(path, dpi=100)
+    with writing(path):
+        figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 

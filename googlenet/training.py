@@ -24,7 +24,7 @@ from data.crops import crops
 from data.loader import Batch, Loader
 from data.preprocess import Preprocessing
 from data.sampling import training_crop
-from googlenet.config import ModelConfig, TrainingConfig, from_json, to_json
+from googlenet.config import TrainingConfig, from_json, to_json
 from googlenet.inference import Predictor, Score, score
 from googlenet.model import GoogLeNet
 from googlenet.weights.store import LoadedModel, save_weights
@@ -65,6 +65,7 @@ class Epoch(NamedTuple):
 
     epoch: int
     step: int
+    images: int  # seen since the beginning
     losses: Losses
     validation: Score | None
     best: bool  # the lowest top-1 error of validation so far
@@ -103,6 +104,7 @@ class Trainer:
         self.lowest_error = math.inf  # top-1, of validation
         self.losses: list[Losses] = []  # of this epoch's steps
         self.latest: Batch | None = None
+        self.bad: dict[str, str] = {}  # validation images that can't be used: name -> reason
 
     def initialise(self) -> None:
         """Fill the weights as the configuration says; biases of classifiers begin at zero (BVLC)."""
@@ -156,7 +158,7 @@ class Trainer:
         if result is not None:
             self.lowest_error = min(self.lowest_error, result.top1_error)
         warnings = self._stuck_heads() if self.epoch == 0 else ()
-        record = Epoch(self.epoch, self.step, mean(self.losses), result, best, warnings)
+        record = Epoch(self.epoch, self.step, self.images, mean(self.losses), result, best, warnings)
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
         return record
 
@@ -164,7 +166,8 @@ class Trainer:
         """Score the validation images by their centre."""
         assert self.validation is not None
         predictor = Predictor(LoadedModel(self.model, self.training.classes, self.preprocessing))
-        return score([predictor], self.validation, 1, threads=self.config.loader_threads, max_bad=self.config.max_bad)
+        return score([predictor], self.validation, 1, threads=self.config.loader_threads, max_bad=self.config.max_bad,
+                     bad=self.bad)
 
     def _stuck_heads(self) -> tuple[str, ...]:
         """What to tell of heads whose loss in the second half of the epoch is that of a guess."""
@@ -208,12 +211,13 @@ class Trainer:
             raise self._diverged(f"the loss is {loss} after step {self.step}")
 
     def save_weights(self, path: str | PathLike[str]) -> None:
-        """Write the weights alone, half as large as a checkpoint. Raises InputError where that fails."""
+        """Write the weights alone, half as large as a checkpoint. Raises as `save` does."""
+        self._require_good()
         save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
                      attributes={"trained_images": self.images, "data": self._fingerprint()})
 
     def restore(self, loaded: LoadedModel) -> None:
-        """Take over a checkpoint's state; the model must be the loaded one, the configuration that of `configurations`.
+        """Take over a checkpoint's state; the model must be the loaded one, the configuration that of `configuration`.
 
         Raises InputError where the checkpoint was made with other training images.
         """
@@ -238,8 +242,8 @@ def mean(losses: list[Losses]) -> Losses:
     return Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
 
 
-def configurations(loaded: LoadedModel) -> tuple[ModelConfig, TrainingConfig]:
-    """Return what a checkpoint was trained with. Raises InputError where it is no checkpoint."""
+def configuration(loaded: LoadedModel, path: str | PathLike[str]) -> TrainingConfig:
+    """Return how a checkpoint was trained. Raises InputError where the file at `path` is none."""
     if "training" not in loaded.attributes:
-        raise InputError("this file holds weights but no state of training; resume from last.h5")
-    return loaded.model.config, from_json(TrainingConfig, str(loaded.attributes["training"]))
+        raise InputError(f"{path} holds weights but no state of training; resume from the run's last.h5")
+    return from_json(TrainingConfig, str(loaded.attributes["training"]))

@@ -200,7 +200,7 @@ def weight_gradient(x: np.ndarray, taps: Taps, pixels: int, dy: np.ndarray, step
     NR = _width(x.dtype)
     depth, blocks = taps.KH * taps.KW * taps.C, -(-O // NR)
     parts = min(runtime.get_threads(), -(-pixels // PIXELS))
-    splits = _splits(parts, blocks) if parts < runtime.get_threads() else 1
+    splits = _splits(parts, blocks)
     sums = np.zeros((parts, depth, blocks * NR), x.dtype)
     sum_products(parts * splits, x, taps, pixels, dy, step, O, sums.reshape(-1), parts, splits, MR, NR)
     dw = np.empty((depth, O), x.dtype)
