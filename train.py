@@ -23,7 +23,7 @@ import minigrad
 from data.base import Dataset
 from data.datasets import open_dataset, split_validation
 from data.errors import DataError
-from data.preprocess import Preprocessing, channel_mean
+from data.preprocess import Preprocessing, channel_statistics
 from googlenet import report
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.inference import load, score
@@ -33,9 +33,10 @@ from googlenet.weights import load_model
 from minigrad.errors import InputError
 
 # The embedded images are 28x28 pixels: at 64 pixels the whole network learns them in a few minutes.
-FOR_EMBEDDED = {"image_size": 64, "epochs": 8, "batch_size": 16, "lr": 0.005, "schedule": "poly", "power": 1.0}
+FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 8, "schedule": "poly", "power": 1.0, "augment": "none",
+                                "init": "he", "bias_init": 0.0, "standardise": True}
 CHANGEABLE = {"epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
-MEAN_OF = 2000  # training images that the mean is taken over
+MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -113,7 +114,7 @@ def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
     training, validation = open_data(config)
     model_config = from_flags(ModelConfig, flags, classes=len(training.classes))
     model = GoogLeNet(model_config)
-    trainer = Trainer(model, config, training, validation, images_of(model_config, training))
+    trainer = Trainer(model, config, training, validation, images_of(model_config, training, config.standardise))
     trainer.initialise()
     folder = new_folder(Path(config.output))
     settings = {"model": asdict(model_config), "training": asdict(config),
@@ -132,7 +133,8 @@ def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
     path = Path(flags.resume)
     path = path / "last.h5" if path.is_dir() else path
     loaded = load_model(path)
-    config = replace(configuration(loaded, path), **{name: value for name, value in given.items() if name in CHANGEABLE})
+    changed = {name: value for name, value in given.items() if name in CHANGEABLE}
+    config = replace(configuration(loaded, path), **changed)
     set_threads(config)
     training, validation = open_data(config)
     trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
@@ -153,11 +155,15 @@ def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
     return split_validation(training, config.validation_fraction, config.seed)
 
 
-def images_of(config: ModelConfig, training: Dataset) -> Preprocessing:
-    """The variant's preprocessing, with the mean of these training images."""
+def images_of(config: ModelConfig, training: Dataset, standardise: bool) -> Preprocessing:
+    """The variant's preprocessing, with the mean of these training images and, if standardise, their deviation."""
     preprocessing = preprocessing_of(config)
-    mean = channel_mean(training, limit=MEAN_OF)
-    return replace(preprocessing, mean=mean[::-1] if preprocessing.order == "BGR" else mean)
+    mean, deviation = channel_statistics(training, limit=MEAN_OF)
+    if preprocessing.order == "BGR":
+        mean, deviation = mean[::-1], deviation[::-1]
+    if not standardise:
+        return replace(preprocessing, mean=mean)
+    return replace(preprocessing, mean=mean, std=deviation)
 
 
 def new_folder(output: Path) -> Path:

@@ -19,7 +19,8 @@ from PIL import Image
 from data.base import Dataset
 from data.errors import DataError
 
-__all__ = ["CAFFE", "FITS", "INTERPOLATIONS", "Preprocessing", "channel_mean", "fit", "resize", "resize_shorter_side"]
+__all__ = ["CAFFE", "FITS", "INTERPOLATIONS", "Preprocessing", "channel_statistics", "fit", "resize",
+           "resize_shorter_side"]
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -145,20 +146,23 @@ def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: str
     return np.asarray(Image.fromarray(image).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
-def channel_mean(dataset: Dataset, limit: int = 5000) -> Triple:
-    """The mean red, green and blue (0..255) of the images, each counting alike whatever its size: the paper's "mean".
+def channel_statistics(dataset: Dataset, limit: int = 5000) -> tuple[Triple, Triple]:
+    """The mean (the paper's "mean") and the standard deviation of red, green and blue, on the scale 0..255.
 
-    Of a larger set, `limit` images at even distances are read. Damaged ones are passed over; raises DataError when all
-    of them are.
+    Each image counts alike, whatever its size. Of a larger set, `limit` images at even distances are read. Damaged ones
+    are passed over; raises DataError when all of them are.
     """
-    total, read = np.zeros(3), 0
+    total, squares, read = np.zeros(3), np.zeros(3), 0
     for index in np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).round().astype(int).tolist():
         try:
-            total += dataset.image(index).mean(axis=(0, 1))
+            pixels = dataset.image(index).reshape(-1, 3).astype(np.float64)
         except DataError:
             continue
+        total += pixels.mean(axis=0)
+        squares += np.square(pixels).mean(axis=0)
         read += 1
     if not read:
         raise DataError(f"{dataset.origin}: none of the images can be read, so they have no mean")
-    red, green, blue = (total / read).tolist()
-    return red, green, blue
+    mean = total / read
+    deviation = np.sqrt(np.maximum(squares / read - mean**2, 0))
+    return _triple("mean", mean.tolist()), _triple("std", deviation.tolist())

@@ -85,6 +85,8 @@ class TrainingConfig(Config):
     aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")
     init: str = option("xavier", "xavier | he | truncated_normal", "how weights start", "BVLC; not in the paper")
     bias_init: float = option(0.2, "(-inf, inf)", "how biases start; those of classifiers at 0", "BVLC")
+    standardise: bool = option(False, "", "divide images by their deviation too, as He's weights want; LRN's constants "
+                               "are made for images on the scale 0 to 255", "ours")
     augment: str = option("crop", "crop | none", "training images: random crop and mirror, or as in testing", "BVLC")
     validation_fraction: float = option(0.1, "[0, 1)", "part of the training images kept for validation", "ours")
     max_bad: int = option(10, "[0, inf)", "corrupt images that are skipped before the run is given up", "ours")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.base import ArrayDataset, FileDataset
 from data.errors import DataError
-from data.preprocess import CAFFE, Preprocessing, channel_mean, fit, resize, resize_shorter_side
+from data.preprocess import CAFFE, Preprocessing, channel_statistics, fit, resize, resize_shorter_side
 from tests.data.files import pixels, truncate, write_picture
 
 sides = st.integers(1, 600)
@@ -148,20 +148,24 @@ def test_mean_counts_each_image_alike(tmp_path):
     write_picture(tmp_path / "a.png", np.zeros((20, 30, 3), np.uint8))
     write_picture(tmp_path / "b.png", np.full((2, 2, 3), (255, 30, 60), np.uint8))
     dataset = FileDataset(tmp_path, [0, 0], ["a.png", "b.png"], ["c"])
-    assert channel_mean(dataset) == (127.5, 15.0, 30.0)
+    assert channel_statistics(dataset)[0] == (127.5, 15.0, 30.0)
 
 
 def test_mean_passes_damaged_images_over(tmp_path):
     write_picture(tmp_path / "a.png")
     write_picture(tmp_path / "b.png", np.full((2, 2, 3), 7, np.uint8))
     truncate(tmp_path / "a.png")
-    assert channel_mean(FileDataset(tmp_path, [0, 0], ["a.png", "b.png"], ["c"])) == (7.0, 7.0, 7.0)
+    dataset = FileDataset(tmp_path, [0, 0], ["a.png", "b.png"], ["c"])
+    assert channel_statistics(dataset) == ((7.0, 7.0, 7.0), (0.0, 0.0, 0.0))
     with pytest.raises(DataError, match="none of the images can be read"):
-        channel_mean(FileDataset(tmp_path, [0], ["a.png"], ["c"]))
+        channel_statistics(FileDataset(tmp_path, [0], ["a.png"], ["c"]))
 
 
 def test_mean_of_many_reads_a_few_at_even_distances():
     images = np.arange(100, dtype=np.uint8).reshape(-1, 1, 1)
     dataset = ArrayDataset(images, [0] * 100, [""] * 100, ["c"], "set")
-    assert channel_mean(dataset, limit=4)[0] == (0 + 33 + 66 + 99) / 4
-    assert channel_mean(dataset, limit=1000)[0] == 49.5
+    few = np.array([0, 33, 66, 99])
+    (mean, _, _), (deviation, _, _) = channel_statistics(dataset, limit=4)
+    assert mean == few.mean()
+    assert deviation == pytest.approx(few.std(), rel=1e-12)
+    assert channel_statistics(dataset, limit=1000)[0][0] == 49.5
