@@ -85,6 +85,7 @@ class TrainingConfig(Config):
     aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")
     init: str = option("xavier", "xavier | he | truncated_normal", "how weights start", "BVLC; not in the paper")
     bias_init: float = option(0.2, "(-inf, inf)", "how biases start; those of classifiers at 0", "BVLC")
+    resize: int = option(0, "[0, inf) pixels", "shorter side before the crop; 0: 256/224 of the input's", "BVLC")
     standardise: bool = option(False, "", "divide images by their deviation too, as He's weights want; LRN's constants "
                                "are made for images on the scale 0 to 255", "ours")
     augment: str = option("crop", "crop | none", "training images: random crop and mirror, or as in testing", "BVLC")

@@ -1,24 +1,14 @@
-"""What has to be settled once for a process: memory that stays, threads that do not fight, arrays that BLAS computes.
-
-`prepare` runs before Numba is first imported (see `minigrad/__init__.py`).
-"""
+"""What is settled once for a process: memory that stays, and one number of threads for kernels and BLAS."""
 import ctypes
-import os
 import sys
+
+from numba import config
+from threadpoolctl import threadpool_limits
 
 from minigrad.errors import InputError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEEP_BELOW = 2**30  # bytes; a C int bounds it to 2 GiB
-
-
-def prepare() -> None:
-    """Set what can only be set before Numba starts its threads, and keep freed memory in the process."""
-    if "numba" not in sys.modules:
-        # GNU OpenMP spins while it waits; with another busy process on the cores that slows a call down up to
-        # thirtyfold. A short spin keeps the speed and cures it.
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
@@ -42,16 +32,12 @@ def get_threads() -> int:
 
 
 def available_threads() -> int:
-    """Return the size of Numba's pool: the cores this process may use, or `NUMBA_NUM_THREADS`."""
-    from numba import config
-
+    """Return how many cores this process may use, or what NUMBA_NUM_THREADS says instead."""
     return config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # Numba sets its options at run time
 
 
 def jit_disabled() -> bool:
     """Return whether NUMBA_DISABLE_JIT is set: kernels then run as the plain Python they are written in."""
-    from numba import config
-
     return bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 
@@ -61,13 +47,9 @@ def set_threads(count: int) -> None:
     Raises InputError unless 1 <= count <= `available_threads()`.
     """
     global _threads
-    import numba
-    from threadpoolctl import threadpool_limits
-
     most = available_threads()
     if not 1 <= count <= most:
         raise InputError(f"threads is {count}, but this process may use 1 to {most}; choose a number in that range, "
                          "or set NUMBA_NUM_THREADS before the start to widen it")
     _threads = count
-    numba.set_num_threads(count)
     threadpool_limits(count, user_api="blas")

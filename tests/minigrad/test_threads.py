@@ -68,31 +68,40 @@ def test_blas_uses_as_many_threads_as_the_kernels():
         assert get_threads() == count
 
 
-LAYER = """
+TOGETHER = """
 import threading
+import numba
 import numpy as np
 from tests.minigrad.network import step
+
+@numba.njit(parallel=True)
+def total(x):
+    s = 0.0
+    for i in numba.prange(x.size):
+        s += x[i]
+    return s
+
 first = step()
 results = []
 def repeat():
     for _ in range(3):
         results.append(step())
-threads = [threading.Thread(target=repeat) for _ in range(2)]
+threads = [threading.Thread(target=repeat) for _ in range(3)]
 for thread in threads: thread.start()
-repeat()
+while any(thread.is_alive() for thread in threads):
+    assert total(np.ones(10000)) == 10000
 for thread in threads: thread.join()
 assert len(results) == 9, "a thread died"
 for again in results:
     for name in first:
         np.testing.assert_array_equal(again[name], first[name], err_msg=name)
-import numba
 print(numba.threading_layer())
 """
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_threading_layers_stand_calls_from_several_python_threads(layer):
-    """`workqueue` aborts the process when two threads enter it at once; results are those of a lone call."""
+def test_several_python_threads_beside_a_pool_of_numbas(layer):
+    """Kernels never enter Numba's own pools, of which `workqueue` aborts the process when two threads enter it."""
     if layer == "omp" and sys.platform == "darwin":
         pytest.skip("Numba's wheels for macOS need OpenMP from elsewhere")
-    assert run_python(LAYER, NUMBA_THREADING_LAYER=layer).strip() == layer
+    assert run_python(TOGETHER, NUMBA_THREADING_LAYER=layer).strip() == layer

@@ -1,0 +1,171 @@
+"""The team of threads that kernels run on.
+
+The caller cuts a range into pieces and takes one after another; helpers, if they come, take some too. Nobody waits for
+a helper that did not come: when the last piece is taken, the caller waits only for pieces that a helper has begun. So a
+core that is busy with something else costs its share of the speed and no more, where a barrier (OpenMP's, Numba's own
+pools') would wait for the thread that sits on it.
+
+A helper looks for jobs for a moment, in compiled code without Python's lock, before it goes to sleep: the next kernel
+of a network finds it awake. What they share is one small array of integers:
+
+    GENERATION  odd while a job is open; each job has a number of its own
+    NEXT        the next piece to take
+    ACTIVE      helpers between looking at a job and leaving it
+    JOB...      what to run: see `run`
+"""
+import ctypes
+import sys
+import threading
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from minigrad.kernels.compile import cached
+
+INT64 = ir.IntType(64)
+PIECE = ir.FunctionType(ir.VoidType(), [INT64, INT64, INT64])  # (address of the arguments, first, last)
+LINE = 8  # integers of a cache line: what threads write often does not share one
+GENERATION, NEXT, ACTIVE, JOB = 0, LINE, 2 * LINE, 3 * LINE
+PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS = JOB, JOB + 1, JOB + 2, JOB + 3, JOB + 4
+LOOKS = 50_000  # how often a helper looks for a job before it sleeps: some 50 microseconds
+
+
+@intrinsic
+def atomic_load(typing_context, address):
+    """Return the integer at `address` as other threads wrote it last."""
+    def codegen(context, builder, signature, values):
+        pointer = builder.inttoptr(values[0], INT64.as_pointer())
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.intp(types.uintp), codegen
+
+
+@intrinsic
+def atomic_add(typing_context, address, amount):
+    """Add to the integer at `address`, and return what it was before."""
+    def codegen(context, builder, signature, values):
+        pointer = builder.inttoptr(values[0], INT64.as_pointer())
+        return builder.atomic_rmw("add", pointer, values[1], "seq_cst")
+
+    return types.intp(types.uintp, types.intp), codegen
+
+
+@intrinsic
+def run_piece(typing_context, piece, arguments, first, last):
+    """Call the function at address `piece` on the range first..last."""
+    def codegen(context, builder, signature, values):
+        builder.call(builder.inttoptr(values[0], PIECE.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def let_others_run(typing_context, function):
+    """Call the operating system's function, at this address, that gives the core away for a moment."""
+    def codegen(context, builder, signature, values):
+        builder.call(builder.inttoptr(values[0], ir.FunctionType(ir.IntType(32), []).as_pointer()), [])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), codegen
+
+
+@njit(nogil=True)
+def take_pieces(shared):
+    """Run pieces of the open job until none is left."""
+    count, pieces = shared[COUNT], shared[PIECES]
+    n = atomic_add(shared.ctypes.data + 8 * NEXT, 1)
+    while n < pieces:
+        run_piece(shared[PIECE_AT], shared[ARGUMENTS], n * count // pieces, (n + 1) * count // pieces)
+        n = atomic_add(shared.ctypes.data + 8 * NEXT, 1)
+
+
+def _run(piece, arguments, count, pieces, helpers, shared, yielding):
+    """Run the function at address `piece` over 0..count, cut into `pieces`, with the first `helpers` helpers."""
+    if helpers == 0:
+        run_piece(piece, arguments, 0, count)
+        return
+    base = shared.ctypes.data
+    shared[PIECE_AT], shared[ARGUMENTS], shared[COUNT], shared[PIECES] = piece, arguments, count, pieces
+    shared[HELPERS], shared[NEXT] = helpers, 0
+    atomic_add(base + 8 * GENERATION, 1)  # open
+    take_pieces(shared)
+    atomic_add(base + 8 * GENERATION, 1)  # closed: who looks now finds no job
+    while atomic_load(base + 8 * ACTIVE) > 0:  # the arguments must live until the pieces that were begun are done
+        let_others_run(yielding)
+
+
+def _help(shared, number):
+    """Take part in jobs, as helper `number`, until none was seen for a moment."""
+    base = shared.ctypes.data
+    looks, last = 0, 0
+    while looks < LOOKS:
+        looks += 1
+        generation = atomic_load(base + 8 * GENERATION)
+        if generation % 2 == 1 and generation != last:
+            atomic_add(base + 8 * ACTIVE, 1)
+            # Once it is counted as active, a job that is still open stays until it leaves.
+            if atomic_load(base + 8 * GENERATION) == generation:
+                if number < shared[HELPERS]:
+                    take_pieces(shared)
+                    looks = 0
+                last = generation
+            atomic_add(base + 8 * ACTIVE, -1)
+
+
+RUN_SIGNATURE = types.void(types.uintp, types.uintp, types.intp, types.intp, types.intp,
+                           types.Array(types.int64, 1, "C"), types.uintp)
+run = cached(njit(nogil=True)(_run))
+help_along = cached(njit(nogil=True)(_help))
+
+
+class Helper:
+    """One thread: helps, and sleeps when nothing has come for a moment."""
+
+    def __init__(self, shared: np.ndarray, number: int):
+        self.shared, self.number = shared, number
+        self.asleep = False
+        self.bell = threading.Semaphore(0)
+        threading.Thread(target=self.work, name=f"minigrad helper {number}", daemon=True).start()
+
+    def work(self) -> None:
+        while True:
+            help_along(self.shared, self.number)
+            self.asleep = True
+            self.bell.acquire()
+
+    def wake(self) -> None:
+        if self.asleep:
+            self.asleep = False
+            self.bell.release()
+
+
+class Team:
+    """The calling thread and its helpers, which are started when they are first wanted."""
+
+    def __init__(self) -> None:
+        self.shared = np.zeros(JOB + LINE, np.int64)
+        self.yielding = _address_of_yield()
+        self.helpers: list[Helper] = []
+        self.taken = threading.Lock()  # by the Python thread whose kernel runs
+
+    def wake(self, count: int) -> None:
+        """See that the first `count` helpers are looking for a job."""
+        while len(self.helpers) < count:
+            self.helpers.append(Helper(self.shared, len(self.helpers)))
+        for helper in self.helpers[:count]:
+            helper.wake()
+
+
+def _address_of_yield() -> int:
+    """The address of the system's "let others run": sched_yield, on Windows SwitchToThread."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+team = Team()
