@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> int:
         value = getattr(flags, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} {value}: give at least {least}")
+    report.check_threads(parser, flags.threads)
     for where in (flags.json, flags.predictions, flags.probabilities):
         if where and where != "-" and not Path(where).parent.is_dir():
             raise InputError(f"can't write {where}: there is no folder {Path(where).parent}; make it first")

@@ -66,6 +66,7 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     if flags.save_every <= 0 or flags.log_every < 1:
         parser.error(f"--save-every {flags.save_every}, --log-every {flags.log_every}: give more than 0 minutes "
                      "and at least 1 step")
+    report.check_threads(parser, flags.threads)
     parser.set_defaults(**dict.fromkeys(vars(flags)))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     if flags.data == "embedded":

@@ -1,6 +1,7 @@
 """What the scripts share: how they fail, the log of a run, and its curves. Only scripts import this."""
 from __future__ import annotations
 
+import argparse
 import csv
 import logging
 import math
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import minigrad
 from data.errors import DataError
 from googlenet.training import Epoch, Step
 from minigrad.errors import InputError
@@ -37,6 +39,13 @@ def run(main: Callable[[list[str]], int | None], program: str) -> None:
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{program}: stopped\n")
         sys.exit(130)
+
+
+def check_threads(parser: argparse.ArgumentParser, threads: int) -> None:
+    """End with a usage error where --threads asks for more than the machine has."""
+    most = minigrad.available_threads()
+    if threads > most:
+        parser.error(f"argument --threads: {threads}: this process may use 1 to {most}; 0 means all of them")
 
 
 @contextmanager

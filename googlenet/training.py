@@ -174,7 +174,8 @@ class Trainer:
         classes, lr = self.model.config.classes, self.config.lr
         late = mean(self.losses[len(self.losses) // 2:])._asdict()
         return tuple(f"{head} has learned nothing: its loss is {late[head]:.3f}, that of a guess ln({classes}) = "
-                     f"{math.log(classes):.3f}; start again with a lower rate, --lr {lr / 2:g}, or with --init he"
+                     f"{math.log(classes):.3f}; start again with a lower rate, --lr {lr / 2:g}, "
+                     "or with --init he --bias-init 0 --standardise"
                      for head in ("main", "aux1", "aux2") if abs(late[head] - math.log(classes)) < STUCK)
 
     def _sample(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

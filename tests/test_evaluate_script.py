@@ -15,6 +15,8 @@ import evaluate
 import googlenet
 from data.crops import crops, sheet
 from data.datasets import open_dataset
+from googlenet.model import preprocessing_of
+from googlenet.weights import save_weights
 from minigrad.errors import InputError
 from tests.runs import CLASSES, Done, process, script, write_set, write_weights
 
@@ -52,9 +54,9 @@ def literal(paths: list[Path], folder: Path, count: int) -> np.ndarray:
     """(images, classes): probabilities averaged over crops, then over networks, one image at a time."""
     dataset = open_dataset(folder, "test")
     networks = [googlenet.load(path) for path in paths]
-    return np.array([
-        np.mean([n.probabilities(crops(dataset.image(i), count, n.preprocessing)).mean(axis=0) for n in networks], axis=0)
-        for i in range(len(dataset))])
+    means = [[network.probabilities(crops(dataset.image(i), count, network.preprocessing)).mean(axis=0)
+              for network in networks] for i in range(len(dataset))]
+    return np.mean(means, axis=1)
 
 
 @pytest.mark.parametrize(("count", "networks"), [(1, 1), (10, 1), (144, 1), (10, 2)])
@@ -96,7 +98,7 @@ def test_top_5_of_the_embedded_images(tmp_path):
 
 
 def test_json_in_a_file_and_a_table_for_the_eye(folder, weights, tmp_path):
-    done = script("evaluate.py", "--weights", *weights, "--data", folder, "--crops", "10", "--json", tmp_path / "a.json")
+    done = script("evaluate.py", "--weights", *weights, "--data", folder, "--crops", 10, "--json", tmp_path / "a.json")
     assert done.code == 0
     result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert result.keys() >= {"top1_error", "top5_error", "images", "crops", "seconds"}
@@ -212,6 +214,7 @@ def test_damaged_pictures_are_named_and_left_out(folder, weights, tmp_path):
     for name in result["left_out"]:
         assert f"left out {name}" in done.err
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 11
+    assert len(list((tmp_path / "sheets").iterdir())) == evaluate.SHEETS - 1
 
 
 def test_too_many_damaged_pictures_end_it(folder, weights, tmp_path):
@@ -271,6 +274,27 @@ def test_weights_for_other_classes(folder, tmp_path):
     assert done.code == 1
     assert re.search(r"5 classes.*has 4", done.complaint)
     assert str(folder) in done.complaint
+
+
+def test_weights_for_as_many_other_classes(folder, weights, tmp_path):
+    for name, classes in (("order", ("bag", "ankle boot", "coat", "dress")), ("numbers", "0123")):
+        path = write_weights(tmp_path / f"{name}.h5", classes=classes)
+        done = script("evaluate.py", "--weights", weights[0], path, "--data", folder)
+        assert done.code == (0 if name == "numbers" else 1), "numbers are classes that nobody named"
+        if name == "order":
+            assert re.search('class 0 is "bag".*"ankle boot"', done.complaint)
+
+
+def test_a_network_without_a_result_is_told(folder, weights, tmp_path):
+    model = googlenet.load(weights[0]).model
+    for parameter in model.parameters().values():
+        parameter[...] = 1e30
+    path = tmp_path / "ruined.h5"
+    save_weights(path, model, preprocessing=preprocessing_of(model.config), classes=CLASSES)
+    done = script("evaluate.py", "--weights", path, "--data", folder, "--json", "-")
+    assert done.code == 1
+    assert done.out == ""
+    assert str(path) in done.complaint
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "train only", "list names a missing class"])

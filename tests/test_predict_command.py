@@ -87,8 +87,9 @@ def test_predict_in_a_process_of_its_own(weights, photos):
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["predict"], ["predict", "a.jpg"], ["predict", "--weights", "a.h5"], ["classify"], ["summary", "--image-size", "3"],
-    ["summary", "--classes", "0"], ["predict", "a.jpg", "--weights", "a.h5", "--crops", "3"]], ids=" ".join)
+    [], ["predict"], ["predict", "a.jpg"], ["predict", "--weights", "a.h5"], ["classify"],
+    ["summary", "--image-size", "3"], ["summary", "--classes", "0"],
+    ["predict", "a.jpg", "--weights", "a.h5", "--crops", "3"]], ids=" ".join)
 def test_wrong_usage(arguments):
     done = script("googlenet", *arguments)
     assert done.code == 2

@@ -22,11 +22,12 @@ from PIL import Image
 import train
 from data.datasets import open_dataset, split_validation
 from googlenet import report
-from googlenet.training import Epoch, Trainer, configurations
+from googlenet.inference import Score
+from googlenet.training import Epoch, Trainer, configuration
 from googlenet.weights import load_model
 from minigrad import hdf5
 from minigrad.errors import InputError
-from tests.runs import CLASSES, TINY, Done, command, process, read_rows, run_folder, script, write_set, write_weights
+from tests.runs import CLASSES, TINY, command, process, read_rows, run_folder, script, write_set, write_weights
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 
@@ -41,7 +42,8 @@ def flags(folder: Path, output: Path, epochs: int = 2, **more: object) -> list[s
     """The flags of a small run; the loader's threads compete, the log has every step."""
     options = {"data": folder, "batch_size": 4, "epochs": epochs, "lr": 0.002, "init": "he", "schedule": "poly",
                "loader_threads": 3, "log_every": 1, "seed": 7, "output": output, **more}
-    return [*TINY, *(f"--{name.replace('_', '-')}={value}" for name, value in options.items())]
+    return [*TINY, *(f"--{name.replace('_', '-')}" + ("" if value is None else f"={value}")
+                     for name, value in options.items())]
 
 
 def run(folder: Path, output: Path, **more: object) -> Path:
@@ -117,6 +119,22 @@ def test_the_mean_is_that_of_the_training_images(folder, short):
     np.testing.assert_allclose(preprocessing.mean, [mean] * 3)  # the pictures are grey
 
 
+@pytest.mark.parametrize("variant", ["paper", "caffe"])
+def test_standardised_images_are_divided_by_the_deviation(tmp_path, variant):
+    """Two red and two blue pictures: channels that vary, each by as much, and one that hardly does."""
+    for name, colour in (("red", (250, 10, 0)), ("blue", (50, 10, 90))):
+        for i, green in enumerate((10, 14)):
+            path = tmp_path / "photos" / "train" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (colour[0], green, colour[2])).save(path)
+    made = run(tmp_path / "photos", tmp_path / "runs", epochs=1, variant=variant, validation_fraction=0,
+               standardise=None)
+    found = load_model(made / "best.h5").preprocessing
+    step = 1 if variant == "paper" else -1
+    np.testing.assert_allclose(found.mean, (150, 12, 45)[::step])
+    np.testing.assert_allclose(found.std, (100, 2, 45)[::step])
+
+
 def test_same_seed_same_run(folder, short, tmp_path):
     """In a process of its own, too."""
     done = process("train.py", *flags(folder, tmp_path), cwd=tmp_path.parent)
@@ -173,11 +191,19 @@ def test_without_validation_the_last_weights_are_the_best(folder, tmp_path):
         np.testing.assert_array_equal(best[path], last[path])
 
 
+def test_the_best_weights_are_those_of_the_lowest_error(folder, tmp_path, monkeypatch):
+    errors = iter([0.5, 0.25, 0.75, 0.25])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: Score(4, next(errors), 0.0, 1.0))
+    made = run(folder, tmp_path, epochs=4)
+    assert load_model(made / "best.h5").attributes["trained_images"] == 64
+    assert load_model(made / "last.h5").attributes["lowest_error"] == 0.25
+
+
 # Stopping and going on.
 
 @pytest.fixture
 def during(monkeypatch):
-    """during(number, action): call `action` when step `number` is logged, or an epoch's end if its number is negative."""
+    """during(number, action): call `action` when step `number` is logged; -1, -2, ...: when that epoch's end is."""
     for name in ("step", "epoch"):
         original = getattr(report.Log, name)
 
@@ -212,7 +238,10 @@ def test_stopped_and_resumed_is_as_never_stopped(folder, short, tmp_path, during
 @POSIX
 def test_stopped_at_every_turn_and_by_terminate(folder, short, tmp_path, during):
     during(2, lambda: interrupt(signal.SIGTERM))
-    assert script("train.py", *flags(folder, tmp_path)).code == 130
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # in case train.py has no handler
+    done = script("train.py", *flags(folder, tmp_path))
+    signal.signal(signal.SIGTERM, before)
+    assert done.code == 130
     made = run_folder(tmp_path)
     for at in (3, 8, 11):
         during(at, interrupt)
@@ -235,11 +264,12 @@ def test_a_second_ctrl_c_stops_at_once(folder, tmp_path, during):
         interrupt()
 
     during(3, twice)
+    before = signal.getsignal(signal.SIGINT)
     done = script("train.py", *flags(folder, tmp_path))
     assert done.code == 130
     assert "once more" in done.out
     assert not (run_folder(tmp_path) / "last.h5").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_finished_run_goes_on_for_more_epochs(folder, short, tmp_path):
@@ -252,11 +282,12 @@ def test_a_finished_run_goes_on_for_more_epochs(folder, short, tmp_path):
     rows = read_rows(made)
     assert [int(row["step"]) for row in rows] == [*range(1, 9), 8, *range(9, 17), 16, *range(17, 25), 24]
     assert float(rows[18]["lr"]) == pytest.approx(0.001 * math.sqrt(1 / 3))
-    assert configurations(load_model(made / "last.h5"))[1].epochs == 3
+    assert configuration(load_model(made / "last.h5"), made).epochs == 3
 
 
-@pytest.mark.parametrize("flag", [["--seed", "8"], ["--batch-size", "4"], ["--image-size", "64"], ["--dtype", "float64"],
-                                  ["--data", "x"], ["--no-bias-rate-doubled"]], ids=" ".join)
+@pytest.mark.parametrize("flag", [
+    ["--seed", "8"], ["--batch-size", "4"], ["--image-size", "64"], ["--dtype", "float64"], ["--data", "x"],
+    ["--no-bias-rate-doubled"]], ids=" ".join)
 def test_a_resumed_run_keeps_its_settings(short, tmp_path, flag):
     before = contents(short)
     done = script("train.py", "--resume", short, "--epochs", "3", *flag)
@@ -362,7 +393,7 @@ def test_a_loss_that_is_not_finite_before_any_checkpoint(folder, tmp_path):
 @pytest.mark.parametrize("more", [{"batch_size": 4}, {"batch_size": 64}, {"save_every": 1e-9},
                                   {"batch_size": 64, "validation_fraction": 0}], ids=str)
 def test_the_last_good_checkpoint_is_kept(folder, tmp_path, more):
-    """Resumed at a ruinous rate, whose first step still has a finite loss: last.h5 and best.h5 stay as good as they were."""
+    """Resumed at a ruinous rate, the loss of whose first step is still finite: both files stay as they were."""
     made = run(folder, tmp_path, **{"epochs": 1, **more})
     before = {name: (made / name).read_bytes() for name in ("last.h5", "best.h5")}
     saving = ["--save-every", more["save_every"]] if "save_every" in more else []
@@ -372,6 +403,17 @@ def test_the_last_good_checkpoint_is_kept(folder, tmp_path, more):
     assert str(made) in done.complaint
     assert {name: (made / name).read_bytes() for name in before} == before
     assert script("train.py", "--resume", made, "--epochs", "2", "--lr", "0.001").code == 0
+
+
+def test_what_stopped_the_run_is_told_not_what_failed_after_it(folder, tmp_path, monkeypatch):
+    def failing(message):
+        def fail(*_):
+            raise InputError(message)
+        return fail
+
+    monkeypatch.setattr(train, "train", failing("can't write last.h5"))
+    monkeypatch.setattr(report, "curves", failing("can't write curves.png"))
+    assert script("train.py", *flags(folder, tmp_path)).complaint == "train.py: error: can't write last.h5"
 
 
 def test_heads_that_learn_nothing_are_warned_of(folder, tmp_path):
@@ -594,8 +636,9 @@ def test_damaged_pictures_are_named_and_left_out(folder, tmp_path):
         assert done.err.count(f"left out {name}") == 1, "named once, not once an epoch"
     assert read_rows(run_folder(tmp_path / "runs"))[-1]["images"] == "60"
     assert "(11 images, centre crop)" in done.out
-    assert names["validation"] in done.err, "a picture of the validation"
-    assert "coat/001.jpg" in done.err, "a picture of the test"
+    assert done.err.count(f"left out {names['validation']}") == 1
+    assert "left out coat/001.jpg" in done.err
+    assert "2 training, 1 validation" in done.out
 
 
 def test_too_many_damaged_pictures_end_it(folder, tmp_path):
@@ -614,6 +657,6 @@ def test_too_many_damaged_pictures_end_it(folder, tmp_path):
 
 def test_weights_of_another_program_are_not_resumed(tmp_path):
     path = write_weights(tmp_path / "weights.h5")
-    done: Done = script("train.py", "--resume", path)
+    done = script("train.py", "--resume", path)
     assert done.code == 1
     assert "weights.h5" in done.complaint
