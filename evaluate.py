@@ -111,23 +111,25 @@ def classify(networks: list[Predictor], dataset: Dataset, flags: argparse.Namesp
 
 def summarise(found: list[Prediction], dataset: Dataset, flags: argparse.Namespace, seconds: float,
               bad: dict[str, str]) -> dict[str, object]:
-    """The result as it goes into JSON; errors are fractions."""
+    """Return the result as it goes into JSON; errors are fractions."""
     score = tally(found)
     if not math.isfinite(score.loss):
         raise InputError(f"{', '.join(flags.weights)}: probabilities are not numbers; take an earlier checkpoint")
+    by_label: dict[int, list[Prediction]] = {}
+    for each in found:
+        by_label.setdefault(each.label, []).append(each)
     classes = {}
-    for label, name in enumerate(dataset.classes):
-        own = [each for each in found if each.label == label]
-        if own:
-            part = tally(own)
-            classes[name] = {"images": part.images, "top1_error": part.top1_error, "top5_error": part.top5_error}
+    for label, own in sorted(by_label.items()):
+        part = tally(own)
+        classes[dataset.classes[label]] = {"images": part.images, "top1_error": part.top1_error,
+                                           "top5_error": part.top5_error}
     return {"top1_error": score.top1_error, "top5_error": score.top5_error, "loss": score.loss, "images": score.images,
             "crops": flags.crops, "networks": len(flags.weights), "seconds": seconds, "data": flags.data,
             "split": flags.split, "left_out": sorted(bad), "classes": classes}
 
 
 def print_result(result: dict) -> None:
-    """The errors of each class, worst first, and of all."""
+    """Print the errors of each class, worst first, and of all."""
     rows = sorted(result["classes"].items(), key=lambda item: -item[1]["top1_error"])
     width = max(len("all"), *(len(name) for name, _ in rows))
     print(f"{'class':<{width}}  images  top-1 error  top-5 error")
@@ -156,7 +158,7 @@ def save_sheets(dataset: Dataset, network: Predictor, folder: Path) -> None:
 
 
 def write_predictions(path: Path, found: list[Prediction], dataset: Dataset) -> None:
-    """One line an image: file, label, then five classes with their probabilities."""
+    """Write one line an image: file, label, then five classes with their probabilities."""
     with report.writing(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         ranks = range(1, min(5, len(dataset.classes)) + 1)
@@ -169,7 +171,7 @@ def write_predictions(path: Path, found: list[Prediction], dataset: Dataset) -> 
 
 
 def write_probabilities(path: Path, found: list[Prediction], dataset: Dataset) -> None:
-    """All probabilities (images, classes) as float32, with the files' names and labels."""
+    """Write all probabilities (images, classes) as float32, with the files' names and labels."""
     with report.writing(path), open(path, "wb") as file:
         np.savez_compressed(file, files=np.array([dataset.names[each.image] for each in found]),
                             labels=np.array([each.label for each in found]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -34,18 +35,18 @@ from minigrad.errors import InputError
 
 # The embedded images are 28x28 pixels and fill their frame: at 64 pixels, nothing cropped, the whole network learns
 # them in a few minutes. There is no time for the paper's slow schedule: the rate falls to zero in a line.
-FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "resize": 64, "epochs": 7, "batch_size": 16, "lr": 0.005,
-                                "schedule": "poly", "power": 1.0, "augment": "none", "init": "he", "bias_init": 0.0,
-                                "standardise": True}
-CHANGEABLE = {"epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
+FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 8, "schedule": "poly", "power": 1.0, "init": "he",
+                                "bias_init": 0.0, "standardise": True}
+CHANGEABLE = {"data", "epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
 def make_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Without --data the defaults are " + " ".join(
-            f"--{name.replace('_', '-')} {value}" for name, value in FOR_EMBEDDED.items()) + ".")
+        epilog="For the embedded images the defaults are " + " ".join(
+            f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            for name, value in FOR_EMBEDDED.items()) + ", and --resize as --image-size.")
     add_flags(made.add_argument_group("training"), TrainingConfig)
     add_flags(made.add_argument_group("network"), ModelConfig, skip=("classes",))
     changeable = ", ".join("--" + name.replace("_", "-") for name in sorted(CHANGEABLE))
@@ -71,6 +72,7 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     if flags.data == "embedded":
         vars(flags).update({name: value for name, value in FOR_EMBEDDED.items() if name not in given})
+        flags.resize = given.get("resize", flags.image_size)
     return flags, given
 
 
@@ -111,7 +113,7 @@ def close(log: report.Log, folder: Path) -> None:
 
 
 def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
-    """A new run in a folder of its own."""
+    """Start a new run in a folder of its own."""
     config = from_flags(TrainingConfig, flags)
     set_threads(config)
     training, validation = open_data(config)
@@ -128,7 +130,7 @@ def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
 
 
 def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, Path]:
-    """The run of a checkpoint, where it stopped."""
+    """Take up the run of a checkpoint, where it stopped."""
     fixed = sorted(given.keys() - CHANGEABLE - {"resume", "save_every", "log_every", "debug"})
     if fixed:
         raise InputError(f"--{fixed[0].replace('_', '-')} can't change when a run is resumed; leave it out, "
@@ -159,7 +161,7 @@ def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
 
 
 def images_of(network: ModelConfig, config: TrainingConfig, training: Dataset) -> Preprocessing:
-    """The variant's preprocessing, with the mean of these training images and, if standardise, their deviation."""
+    """Return the variant's preprocessing, with the mean of these training images and, to standardise, the deviation."""
     preprocessing = replace(preprocessing_of(network), resize=config.resize)
     mean, deviation = channel_statistics(training, limit=MEAN_OF)
     if preprocessing.order == "BGR":
@@ -192,7 +194,7 @@ def stop_on_signal() -> Iterator[list[int]]:
         if caught:
             raise KeyboardInterrupt
         caught.append(number)
-        tqdm.write("stopping after this step; once more stops at once, without saving")
+        os.write(2, b"\nstopping after this step; once more stops at once, without saving\n")  # print may be in use
 
     before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -203,7 +205,7 @@ def stop_on_signal() -> Iterator[list[int]]:
 
 
 def train(trainer: Trainer, folder: Path, log: report.Log, save_every: float) -> bool:
-    """Train to the end, or until a signal; returns whether all epochs are done. Saves last.h5 and best.h5."""
+    """Train to the end, or until a signal, saving last.h5 and best.h5; return whether all epochs are done."""
     saved = time.monotonic()
     steps = trainer.loader.batches
     with (logging_redirect_tqdm(), stop_on_signal() as stop,
@@ -228,14 +230,14 @@ def train(trainer: Trainer, folder: Path, log: report.Log, save_every: float) ->
 
 
 def told(record: Step) -> str:
-    """The bar's text: the three losses, the rate, the speed."""
+    """Return the bar's text: the three losses, the rate, the speed."""
     names = {"main": record.losses.main, "aux1": record.losses.aux1, "aux2": record.losses.aux2}
     losses = " ".join(f"{name} {loss:.3f}" for name, loss in names.items() if not math.isnan(loss))
     return f"{losses} lr {record.lr:.4g} {record.images_per_second:.0f} images/s"
 
 
 def announce(record: Epoch, trainer: Trainer) -> None:
-    """A line for an epoch, and its warnings."""
+    """Print a line for an epoch, and its warnings."""
     line = f"epoch {record.epoch + 1}/{trainer.config.epochs}  loss {record.losses.main:.4f}"
     if record.validation is not None:
         line += (f"  validation: loss {record.validation.loss:.4f}, top-1 error {record.validation.top1_error:.2%}, "

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -91,7 +90,6 @@ def torch(work: str, x: np.ndarray, labels: np.ndarray, threads: int, fused_lrn:
 
 def main() -> None:
     name, work, batch, size, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     x, labels = images(batch, size)
     if name == "googlenet":
         logits, run = googlenet(work, x, labels, threads)

@@ -23,12 +23,12 @@ CANDIDATES = {"train": ("train.npz",), "test": ("test.npz", "val.npz"), "val": (
 
 
 def recognises(folder: Path) -> bool:
-    """Whether `folder` holds train.npz, val.npz or test.npz."""
+    """Return whether `folder` holds train.npz, val.npz or test.npz."""
     return any((folder / name).is_file() for name in ("train.npz", "val.npz", "test.npz"))
 
 
 def open_split(folder: Path, split: str) -> Dataset:
-    """The images of one split. Raises DataError for missing, damaged, pickled or misshapen arrays."""
+    """Return the images of one split. Raises DataError for missing, damaged, pickled or misshapen arrays."""
     path = next((folder / name for name in CANDIDATES[split] if (folder / name).is_file()), None)
     if path is None:
         raise DataError(f"{folder}: no {split} split: expected {' or '.join(CANDIDATES[split])}")
@@ -57,7 +57,7 @@ def _array(path: Path, name: str) -> NDArray[np.generic] | None:
 
 
 def _classes(folder: Path, path: Path) -> tuple[str, ...]:
-    """The names `path` gives; else numbers, as many as the labels of any split need."""
+    """Return the names `path` gives; else numbers, as many as the labels of any split need."""
     names = _array(path, "classes")
     if names is not None:
         if names.dtype.kind != "U" or names.ndim != 1:

@@ -42,7 +42,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Image `index` as (H, W, 3) RGB, greyscale repeated. Raises DataError, naming the file, if it is damaged."""
+        """Return image `index`, (H, W, 3) RGB, greyscale repeated. Raises DataError, naming a file that is damaged."""
 
 
 class ArrayDataset(Dataset):

@@ -24,13 +24,13 @@ STEMS = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch
 
 
 def recognises(folder: Path) -> bool:
-    """Whether `folder` holds CIFAR-10's batches, in the binary version or in the Python version."""
+    """Return whether `folder` holds CIFAR-10's batches, in the binary version or in the Python version."""
     stems = [*STEMS["train"], *STEMS["test"]]
     return any((folder / f"{stem}{end}").is_file() for stem in stems for end in (".bin", ""))
 
 
 def open_split(folder: Path, split: str) -> Dataset:
-    """The images of one split. Raises DataError for missing or damaged files, and for the pickled version."""
+    """Return the images of one split. Raises DataError for missing or damaged files, and for the pickled version."""
     files = [folder / f"{stem}.bin" for stem in STEMS[split]]
     missing = [file for file in files if not file.is_file()]
     if missing and missing[0].with_suffix("").is_file():
@@ -49,7 +49,7 @@ def open_split(folder: Path, split: str) -> Dataset:
 
 
 def _records(path: Path) -> NDArray[np.uint8]:
-    """The records of one file, (n, 3073)."""
+    """Return the records of one file, (n, 3073)."""
     try:
         values = np.fromfile(path, np.uint8)
     except OSError as error:

@@ -26,9 +26,9 @@ VIEWS = ("top left", "top right", "bottom left", "bottom right", "centre", "whol
 
 
 def crops(image: NDArray[np.uint8], count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The 1, 10 or 144 crops of a picture, channels still RGB: (H, W, 3) -> (K, S, S, 3).
+    """Return the 1, 10 or 144 crops of a picture, channels still RGB: (H, W, 3) -> (K, S, S, 3).
 
-    K is `count`, but 48 for the 144 of a square picture: its three squares are one and the same, and the mean over the
+    K is `count`, but 48 for the 144 of a square picture: its three squares are identical, and the mean over the
     48 is the mean over the 144. Order: 10 is five views, then the five mirrored; 144 is scale by scale, in it square by
     square, in it six VIEWS and the six mirrored. Raises DataError for another count or a picture too thin to resize.
     """
@@ -43,12 +43,12 @@ def crops(image: NDArray[np.uint8], count: int, preprocessing: Preprocessing) ->
 
 
 def scales(size: int) -> tuple[int, ...]:
-    """The four shorter sides for a network whose input is size x size: the paper's, times size / 224."""
+    """Return the four shorter sides for a network whose input is size x size: the paper's, times size / 224."""
     return tuple(round(scale * size / 224) for scale in SCALES)
 
 
 def _squares(image: NDArray[np.uint8], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
-    """The twelve squares, scale by scale; of a square picture the four that are distinct."""
+    """Return the twelve squares, scale by scale; of a square picture the four that are distinct."""
     resized = [resize_shorter_side(image, side, preprocessing.interpolation) for side in scales(preprocessing.size)]
     distinct = len(_square_names(image))
     return [
@@ -66,14 +66,14 @@ def _square_names(image: NDArray[np.uint8]) -> tuple[str, ...]:
 
 
 def _square_boxes(height: int, width: int) -> list[tuple[int, int, int]]:
-    """(top, left, side) of the squares at the start, the middle and the end of the longer side."""
+    """Return (top, left, side) of the squares at the start, the middle and the end of the longer side."""
     side, spare = min(height, width), abs(height - width)
     starts = (0, spare // 2, spare)
     return [(start, 0, side) if height > width else (0, start, side) for start in starts]
 
 
 def _views(square: NDArray[np.uint8], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
-    """The six VIEWS of a square, each (S, S, 3)."""
+    """Return the six VIEWS of a square, each (S, S, 3)."""
     size = preprocessing.size
     return [*_corners_and_centre(square, size), resize(square, size, size, preprocessing.interpolation)]
 
@@ -85,7 +85,7 @@ def _corners_and_centre(image: NDArray[np.uint8], size: int) -> list[NDArray[np.
 
 
 def _with_mirrors(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """(V, S, S, 3) -> (2V, S, S, 3)"""
+    """Return views and their mirror images: (V, S, S, 3) -> (2V, S, S, 3)."""
     return np.stack(views + [view[:, ::-1] for view in views])
 
 
@@ -98,7 +98,7 @@ SQUARE_COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a")
 
 
 def sheet(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Image.Image:
-    """All the crops of the 144 test on one page: a row is a square, a column is a view.
+    """Draw all the crops of the 144 test on one page: a row is a square, a column is a view.
 
     Beside the rows of each scale stands the whole picture, at its relative size, with the squares outlined in the
     colours of their rows. Raises DataError for a picture too thin to resize.
@@ -122,7 +122,7 @@ def sheet(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Image.Image
 
 
 def _column(number: int) -> int:
-    """The left edge of a column of crops; the mirrored half stands a little apart."""
+    """Return the left edge of a column of crops; the mirrored half stands a little apart."""
     return MARGIN + PICTURE + LABEL + number * (CELL + GAP) + (SCALE_GAP if number >= len(VIEWS) else 0)
 
 
@@ -139,7 +139,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, squares: int) -> None:
 
 
 def _draw_picture(page: Image.Image, image: NDArray[np.uint8], top: int, room: int, scale: float) -> None:
-    """The whole picture at `scale` of the size that fits into PICTURE x room, its squares outlined."""
+    """Draw the whole picture at `scale` of the size that fits into PICTURE x room, its squares outlined."""
     height, width = image.shape[:2]
     factor = min((PICTURE - 10) / width, room / height) * scale
     height, width = max(round(height * factor), 1), max(round(width * factor), 1)

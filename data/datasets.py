@@ -1,4 +1,4 @@
-"""The door to every data set: `open_dataset(source, split)` finds the format from what the folder holds."""
+"""Open every data set: `open_dataset(source, split)` finds the format from what the folder holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "test", "val")
 
 
 def open_dataset(source: str | Path, split: str) -> Dataset:
-    """The `split` ("train", "test" or "val") of `source`: a folder, or "embedded" for the set that comes along.
+    """Return the `split` ("train", "test" or "val") of `source`: a folder, or "embedded" for the included set.
 
     Where a set holds out only one split, "test" and "val" are two names for it. Raises DataError when there is no such
     folder, format or split, or when its files are damaged.
@@ -27,7 +27,7 @@ def open_dataset(source: str | Path, split: str) -> Dataset:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     folder = EMBEDDED if source == "embedded" else Path(source)
     if not folder.exists():
-        raise DataError(f"{folder}: no such folder; the word 'embedded' stands for the images that come along")
+        raise DataError(f"{folder}: no such folder; the word 'embedded' stands for the images that are included")
     if not folder.is_dir():
         raise DataError(f"{folder}: is a file: unpack it if it is an archive, and give the folder")
     try:
@@ -44,7 +44,7 @@ def open_dataset(source: str | Path, split: str) -> Dataset:
 
 
 def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """(training, validation): `fraction` of each class held out, the same images for the same seed.
+    """Return (training, validation): `fraction` of each class held out, the same images for the same seed.
 
     A class keeps at least one image on either side; a class of a single image stays in training. Raises DataError when
     `fraction` is not between 0 and 1, or when no class has two images.

@@ -39,7 +39,7 @@ MAX_PIXELS = 89_478_485
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """The picture at `path` as (H, W, 3) uint8 RGB: upright by its EXIF, on white where transparent, first frame.
+    """Return the picture at `path`, (H, W, 3) uint8 RGB: upright by its EXIF, on white where transparent, first frame.
 
     Raises DataError, naming the file, when it is missing, truncated, damaged, too large or not a picture.
     """
@@ -67,7 +67,7 @@ def _refuse_bomb(image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as EXIF says."""
+    """Return the image turned as EXIF says."""
     try:
         turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     except Exception:  # a damaged EXIF block spoils no pixel
@@ -87,7 +87,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _sixteen_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Greyscale (H, W) of 16 bits, which Pillow would clip at 255, by its upper eight."""
+    """Return greyscale (H, W) of 16 bits, which Pillow would clip at 255, by its upper eight."""
     wide = grey.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
         raise DataError(f"greyscale values {wide.min()} to {wide.max()}: expected 8 or 16 bits")

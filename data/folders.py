@@ -29,12 +29,15 @@ INDEX = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
 def recognises(folder: Path) -> bool:
-    """Whether `folder` holds a train, val or test folder, or a labels.csv."""
+    """Return whether `folder` holds a train, val or test folder, or a labels.csv."""
     return (folder / LIST).is_file() or any((folder / name).is_dir() for name in ("train", "val", "test"))
 
 
 def open_split(folder: Path, split: str) -> Dataset:
-    """The pictures of one split. Raises DataError for a missing split, an empty or foreign class, a damaged list."""
+    """Return the pictures of one split.
+
+    Raises DataError for a missing split, an empty or foreign class, a damaged list.
+    """
     home = _home(folder, split)
     classes = _classes(home)
     for other in ("train", "test", "val"):
@@ -44,7 +47,7 @@ def open_split(folder: Path, split: str) -> Dataset:
 
 
 def _home(folder: Path, split: str) -> Path:
-    """The folder of a split: a flat folder with a list is its own test split."""
+    """Return the folder of a split: a flat folder with a list is its own test split."""
     if (folder / LIST).is_file():
         if split != "train":
             return folder
@@ -99,7 +102,7 @@ def _listed(home: Path, classes: tuple[str, ...]) -> Dataset:
 
 
 def _rows(path: Path) -> list[tuple[str, int]]:
-    """(file, class index) of each line of a list. Raises DataError, naming the line."""
+    """Return (file, class index) of each line of a list. Raises DataError, naming the line."""
     rows: list[tuple[str, int]] = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -38,12 +38,12 @@ KNOWN_BEGINNINGS = {
 
 
 def recognises(folder: Path) -> bool:
-    """Whether `folder` holds idx images."""
+    """Return whether `folder` holds idx images."""
     return any(_find(folder, prefix, "images", 3) for prefix in PREFIXES.values())
 
 
 def open_split(folder: Path, split: str) -> Dataset:
-    """The images and labels of one split. Raises DataError for missing, damaged or disagreeing files."""
+    """Return the images and labels of one split. Raises DataError for missing, damaged or disagreeing files."""
     prefix = PREFIXES[split]
     files = [_find(folder, prefix, kind, dimensions) for kind, dimensions in (("images", 3), ("labels", 1))]
     if files[0] is None or files[1] is None:
@@ -57,7 +57,7 @@ def open_split(folder: Path, split: str) -> Dataset:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The uint8 array of an idx file, checked to the byte. Raises DataError."""
+    """Return the uint8 array of an idx file, checked to the byte. Raises DataError."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
@@ -85,7 +85,7 @@ def _find(folder: Path, prefix: str, kind: str, dimensions: int) -> Path | None:
 
 
 def _classes(folder: Path, labels: NDArray[np.uint8]) -> tuple[str, ...]:
-    """The names in classes.txt; else those of a known set; else numbers, as many as the labels of any split need."""
+    """Return the names in classes.txt; else those of a known set; else numbers, as many as any split's labels need."""
     known = read_names(folder) or KNOWN_BEGINNINGS.get(tuple(labels[:8].tolist()))
     if known:
         return known

@@ -2,8 +2,8 @@
 
 Each thread reads whole batches, and at most `threads + 1` batches are read ahead. What a batch holds depends only on
 (seed, epoch, image): the order of an epoch is drawn from (seed, epoch) and each sample has a generator of its own, so
-the number of threads changes nothing but the speed. The threads run Pillow and NumPy, never a compiled parallel kernel:
-Numba's thread pool belongs to the training step.
+the number of threads changes nothing but the speed. The threads run Pillow and NumPy, never a compiled kernel: those
+belong to the training step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Read(NamedTuple):
 
 
 class Loader:
-    """An endless supply of epochs: `loader.epoch(number)` is an iterator of its batches.
+    """Batches of a data set, epoch by epoch: `loader.epoch(number)` is an iterator of one epoch's.
 
     `sample(image, rng)` makes the network's input of a uint8 (H, W, 3) image. A damaged image is logged by name, left
     out and counted in `bad` (name -> reason); more than `max_bad` of them raise DataError. The last, partial batch of
@@ -86,7 +86,7 @@ class Loader:
         return -(-len(self.dataset) // self.batch_size)
 
     def epoch(self, number: int, start_batch: int = 0) -> Generator[Batch]:
-        """The batches of epoch `number` from `start_batch` on: the same ones as of the whole epoch.
+        """Return the batches of epoch `number` from `start_batch` on: the same ones as of the whole epoch.
 
         Closing or dropping the iterator stops its threads. A batch without a single good image is left out. Raises
         DataError, also while running, when more than `max_bad` images have been damaged.
@@ -129,7 +129,7 @@ class Loader:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def _read(self, indices: NDArray[np.int64], epoch: int, stop: Event) -> _Read:
-        """In a background thread: the samples of one batch."""
+        """Return the samples of one batch; runs in a background thread."""
         read = _Read([], [], [])
         for index in indices.tolist():
             if stop.is_set():

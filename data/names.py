@@ -14,7 +14,7 @@ MOST_NUMBERED = 100_000
 
 
 def read_names(*folders: Path) -> tuple[str, ...] | None:
-    """The lines of the first list found in `folders`, one class a line in order; None where there is no list.
+    """Return the lines of the first list found in `folders`, one class a line in order; None where there is no list.
 
     A line is kept whole: in synset_words.txt it is the WordNet id before the words that makes `crane` two classes.
     Raises DataError for a list that is empty, repeats a name or is not UTF-8.
@@ -36,7 +36,7 @@ def read_names(*folders: Path) -> tuple[str, ...] | None:
 
 
 def numbered(largest: int, origin: Path) -> tuple[str, ...]:
-    """The names "0" to `largest`. Raises DataError when that many classes can only come from a wrong label."""
+    """Return the names "0" to `largest`. Raises DataError when that many classes can only come from a wrong label."""
     if largest >= MOST_NUMBERED:
         raise DataError(f"{origin}: label {largest}: more than {MOST_NUMBERED} classes need a classes.txt")
     return tuple(str(i) for i in range(largest + 1))

@@ -83,7 +83,7 @@ class Preprocessing:
             raise DataError(f"preprocessing: std {self.std}: expected three positive numbers")
 
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(images - mean) / std in the network's order of channels: uint8 RGB (..., 3) -> float32 (..., 3)."""
+        """Return (images - mean) / std in the network's order of channels: uint8 RGB (..., 3) -> float32 (..., 3)."""
         ordered = images[..., ::-1] if self.order == "BGR" else images
         centred: NDArray[np.float32] = np.subtract(
             ordered, np.array(self.mean, np.float32), dtype=np.float32, order="C"
@@ -93,12 +93,12 @@ class Preprocessing:
         return centred
 
     def to_json(self) -> str:
-        """All fields, exactly: `from_json` gives back an equal object."""
+        """Return all fields, exactly: `from_json` gives back an equal object."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
-        """The object that `to_json` wrote. Raises DataError for anything else."""
+        """Return the object that `to_json` wrote. Raises DataError for anything else."""
         try:
             values = json.loads(text)
         except (TypeError, ValueError) as error:
@@ -120,7 +120,7 @@ CAFFE = Preprocessing(size=224, resize=256, fit="warp", order="BGR", mean=(104.0
 
 
 def fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """The picture resized as `preprocessing` says, not yet cropped: (H, W, 3) -> (h, w, 3), h and w >= `resize`."""
+    """Return the picture resized as `preprocessing` says, not cropped: (H, W, 3) -> (h, w, 3), h and w >= `resize`."""
     side = preprocessing.resize
     if preprocessing.fit == "warp":
         return resize(image, side, side, preprocessing.interpolation)
@@ -128,7 +128,7 @@ def fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.ui
 
 
 def resize_shorter_side(image: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:
-    """The picture with its shorter side `side` and its proportions kept, to the nearest pixel.
+    """Return the picture with its shorter side `side` and its proportions kept, to the nearest pixel.
 
     Raises DataError for a picture so thin that the longer side would fill the memory.
     """
@@ -140,14 +140,14 @@ def resize_shorter_side(image: NDArray[np.uint8], side: int, interpolation: str)
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: str) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (height, width, 3) uint8."""
+    """Resize without regard to proportions: (H, W, 3) -> (height, width, 3) uint8."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), INTERPOLATIONS[interpolation]))
 
 
 def channel_statistics(dataset: Dataset, limit: int = 5000) -> tuple[Triple, Triple]:
-    """The mean (the paper's "mean") and the standard deviation of red, green and blue, on the scale 0..255.
+    """Return the mean (the paper's "mean") and the standard deviation of red, green and blue, on the scale 0..255.
 
     Each image counts alike, whatever its size. Of a larger set, `limit` images at even distances are read. Damaged ones
     are passed over; raises DataError when all of them are.

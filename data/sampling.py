@@ -17,7 +17,7 @@ __all__ = ["training_crop"]
 def training_crop(
     image: NDArray[np.uint8], preprocessing: Preprocessing, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A random S x S square of the resized picture, mirrored with probability 1/2: (H, W, 3) -> (S, S, 3)."""
+    """Return a random S x S square of the resized picture, mirrored with probability 1/2: (H, W, 3) -> (S, S, 3)."""
     resized = fit(image, preprocessing)
     size = preprocessing.size
     top = rng.integers(resized.shape[0] - size + 1)

@@ -2,9 +2,9 @@
 
     import googlenet
 
-    network = googlenet.load("runs/last/best.h5")
+    network = googlenet.load("runs/NAME/best.h5")
     network.predict([image])                    # uint8 RGB (H, W, 3) -> probabilities (1, classes)
-    network.features([image], "inception_4a")   # -> (1, 14, 14, 512)
+    network.features([image], "inception_4a")   # -> (1, 14, 14, 512) at 224 pixels
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ _HOMES = {"GoogLeNet": "model", "ModelConfig": "config", "Outputs": "model", "Pr
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for only then: the parser of a command needs no network."""
+    """Import a name when it is first asked for: `import googlenet` itself compiles and loads nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from data.errors import DataError
 from googlenet import report
 from googlenet.config import ModelConfig, add_flags, from_flags
 
@@ -27,35 +28,41 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     flags = make_parser().parse_args(arguments)
-    flags.run(flags)
-    return 0
+    return flags.run(flags)
 
 
-def summarise(flags: argparse.Namespace) -> None:
+def summarise(flags: argparse.Namespace) -> int:
     from googlenet.summary import render, summary
 
     counted = summary(from_flags(ModelConfig, flags))
     print(json.dumps(counted, indent=2) if flags.json else render(counted))
+    return 0
 
 
-def classify(flags: argparse.Namespace) -> None:
+def classify(flags: argparse.Namespace) -> int:
     from data.crops import crops
     from data.decode import read_image
     from googlenet.inference import load, top
 
     network = load(flags.weights)
-    results = []
+    results, failures = [], []
     for path in flags.images:
-        mean = network.probabilities(crops(read_image(path), flags.crops, network.preprocessing)).mean(axis=0)
+        try:
+            mean = network.probabilities(crops(read_image(path), flags.crops, network.preprocessing)).mean(axis=0)
+        except DataError as error:  # the other images still have their answer
+            failures.append(str(error))
+            continue
         best = [{"class": network.classes[c], "index": int(c), "probability": float(mean[c])} for c in top(mean)]
         results.append({"file": path, "top5": best})
-    if flags.json:
-        print(json.dumps(results, indent=2))
-        return
-    for result in results:
-        print(result["file"])
-        for guess in result["top5"]:
-            print(f"  {guess['probability']:7.2%}  {guess['class']}")
+    print(json.dumps(results, indent=2) if flags.json else "\n".join(map(told, results)))
+    if failures:
+        raise DataError("; ".join(failures))
+    return 0
+
+
+def told(result: dict) -> str:
+    """Return a line for the file and one for each of its five classes."""
+    return "\n".join([result["file"], *(f"  {each['probability']:7.2%}  {each['class']}" for each in result["top5"])])
 
 
 if __name__ == "__main__":

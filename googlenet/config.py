@@ -25,7 +25,7 @@ KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or f
 
 
 def option(default: Any, domain: str, meaning: str, source: str, short: str = "") -> Any:
-    """A dataclass field that knows its meaning, its source, its one-letter flag, and its domain: choices
+    """Return a dataclass field that knows its meaning, its source, its one-letter flag, and its domain: choices
     ("paper | caffe"), an interval and a unit ("[32, inf) pixels"), or anything ("")."""
     match = INTERVAL.fullmatch(domain)
     interval, unit = match.groups() if match else ("", "")
@@ -52,16 +52,17 @@ class Config:
 class ModelConfig(Config):
     """Which GoogLeNet is built: the defaults are Table 1 of the paper with both heads."""
 
-    variant: str = option("paper", "paper | caffe", "whose padding, rounding of pools and channel order", "paper; BVLC")
-    classes: int = option(1000, "[1, inf)", "classes to tell apart", "paper, Table 1")
+    variant: str = option("paper", "paper | caffe", "padding, pool rounding and channel order as in the paper's "
+                          "Fig. 3, or as in Caffe", "paper; BVLC")
+    classes: int = option(1000, "[1, inf)", "number of classes", "paper, Table 1")
     image_size: int = option(224, "[32, inf) pixels", "side of the square input", "paper, Table 1")
     heads: str = option("both", "both | aux1 | aux2 | none", "auxiliary classifiers, for training", "paper, section 5")
     width: float = option(1.0, "(0, inf)", "factor on every layer's channels: no model of the paper", "ours")
     stem: str = option("dense", "dense | separable", "first layer; separable is what Table 1's count fits", "paper")
     module: str = option("reduced", "reduced | naive", "Inception module: Fig. 2b, or Fig. 2a", "paper, Fig. 2")
     classifier: str = option("average", "average | fully_connected", "layer before the last one", "paper, section 5")
-    dropout: float = option(0.4, "[0, 1)", "part dropped before the last layer", "paper, Table 1")
-    aux_dropout: float = option(0.7, "[0, 1)", "part dropped in each auxiliary classifier", "paper, section 5")
+    dropout: float = option(0.4, "[0, 1)", "fraction dropped before the last layer", "paper, Table 1")
+    aux_dropout: float = option(0.7, "[0, 1)", "fraction dropped in each auxiliary classifier", "paper, section 5")
     dtype: str = option("float32", "float32 | float64", "precision of weights and arithmetic", "ours")
 
 
@@ -73,7 +74,7 @@ class TrainingConfig(Config):
     epochs: int = option(3, "[1, inf)", "passes over the training images", "ours")
     batch_size: int = option(32, "[1, inf)", "images in a step", "BVLC", short="-b")
     lr: float = option(0.01, "(0, inf)", "first learning rate; halve it if a head stays at ln(classes)", "BVLC")
-    momentum: float = option(0.9, "[0, 1)", "part of the last step that is kept", "paper, section 6")
+    momentum: float = option(0.9, "[0, 1)", "fraction of the previous update that is kept", "paper, section 6")
     weight_decay: float = option(2e-4, "[0, inf)", "pull of every weight towards zero", "BVLC")
     schedule: str = option("step", "step | poly | constant", "how the rate falls: step by step (see decay), or as a "
                            "power of what is left (poly)", "paper, section 6; BVLC")
@@ -100,7 +101,7 @@ class TrainingConfig(Config):
 
 
 def add_flags(parser: argparse._ActionsContainer, config: type[Config], *, skip: Collection[str] = ()) -> None:
-    """Adds a flag for every field: `image_size` becomes --image-size; values out of range are usage errors."""
+    """Add a flag for every field: `image_size` becomes --image-size; values out of range are usage errors."""
     kinds = get_type_hints(config)
     for item in fields(config):
         if item.name not in skip:
@@ -108,7 +109,7 @@ def add_flags(parser: argparse._ActionsContainer, config: type[Config], *, skip:
 
 
 def from_flags(config: type[C], flags: argparse.Namespace, **chosen: Any) -> C:
-    """The configuration that parsed flags describe; `chosen` holds fields that are not taken from flags.
+    """Return the configuration that parsed flags describe; `chosen` holds fields that are not taken from flags.
 
     Raises InputError for values that are out of range."""
     names = {item.name for item in fields(config)}
@@ -116,12 +117,12 @@ def from_flags(config: type[C], flags: argparse.Namespace, **chosen: Any) -> C:
 
 
 def to_json(config: Config) -> str:
-    """The configuration as JSON text that `from_json` reads back equal."""
+    """Return the configuration as JSON text that `from_json` reads back equal."""
     return json.dumps(asdict(config), indent=2)
 
 
 def from_json(config: type[C], text: str) -> C:
-    """Reads `to_json`'s text; a field that is absent takes its default.
+    """Read `to_json`'s text; a field that is absent takes its default.
 
     Raises InputError for text that is not a JSON object, unknown fields and values out of range."""
     try:
@@ -138,7 +139,7 @@ def from_json(config: type[C], text: str) -> C:
 
 
 def _problem(value: Any, kind: type, metadata: Any) -> str:
-    """What is wrong with a value and what would be right, or nothing."""
+    """Return what is wrong with a value and what would be right, or nothing."""
     accepted: dict[type, Any] = {int: numbers.Integral, float: numbers.Real}
     if not isinstance(value, accepted.get(kind, kind)) or (kind is not bool and isinstance(value, bool)):
         return f"expected {KINDS[kind]}, got {type(value).__name__}"
@@ -170,7 +171,7 @@ def _add_flag(parser: argparse._ActionsContainer, name: str, kind: type, default
 
 
 def _reader(kind: type, metadata: Any) -> Callable[[str], Any]:
-    """What argparse calls on a flag's text: the value, or a usage error."""
+    """Return what argparse calls on a flag's text: the value, or a usage error."""
 
     def read(text: str) -> Any:
         try:

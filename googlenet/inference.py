@@ -26,7 +26,9 @@ BATCH = 16  # images at a time; more gains nothing
 
 
 class Predictor:
-    """A trained network that takes photos as they are: uint8 RGB arrays (H, W, 3) of any sizes."""
+    """A trained network that takes photos as they are: uint8 RGB arrays (H, W, 3) of any sizes.
+
+    The network is switched to testing (`model.eval()`)."""
 
     def __init__(self, loaded: LoadedModel):
         self.model = loaded.model
@@ -35,13 +37,13 @@ class Predictor:
         self.model.eval()
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """The probability of every class, (N, classes), from the centre of each image.
+        """Return the probability of every class, (N, classes), from the centre of each image.
 
-        Raises InputError for images that are not uint8 (H, W, 3), or none."""
+        Raises InputError for images that are not uint8 (H, W, 3), or none; DataError for one too thin to resize."""
         return self.probabilities(self._centres(images))
 
     def features(self, images: Sequence[np.ndarray] | np.ndarray, stage: str) -> np.ndarray:
-        """The output of a stage, such as "inception_4a" (N, 14, 14, 512) or "pool5" (N, 1024).
+        """Return the output of a stage, such as "inception_4a" (N, 14, 14, 512) or "pool5" (N, 1024).
 
         Raises InputError for a stage that the network does not have, and as `predict` does."""
         if stage not in self.model.stage_shapes:
@@ -50,7 +52,7 @@ class Predictor:
             return np.concatenate([self._stage(x, stage) for x in self._batches(self._centres(images))])
 
     def probabilities(self, views: np.ndarray) -> np.ndarray:
-        """The probability of every class, (K, classes), for crops of the network's size: uint8 RGB (K, S, S, 3)."""
+        """Return every class's probability, (K, classes), for crops of the network's size: uint8 RGB (K, S, S, 3)."""
         with no_grad():
             return np.concatenate([ops.softmax(self.model(x).logits).data for x in self._batches(views)])
 
@@ -58,13 +60,13 @@ class Predictor:
         return next(y.data for name, y in self.model.stages(x) if name == stage)
 
     def _batches(self, views: np.ndarray) -> Iterator[Tensor]:
-        """The network's inputs, (up to BATCH, S, S, 3)."""
+        """Yield the network's inputs, (up to BATCH, S, S, 3)."""
         for start in range(0, len(views), BATCH):
             x = self.preprocessing.normalise(views[start:start + BATCH])
             yield Tensor(x.astype(self.model.config.dtype, copy=False))
 
     def _centres(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """The centre of each image, (N, S, S, 3)."""
+        """Return the centre of each image, (N, S, S, 3)."""
         if not len(images):
             raise InputError("no images: give at least one")
         for image in images:
@@ -77,7 +79,7 @@ class Predictor:
 
 
 def load(path: str | PathLike[str]) -> Predictor:
-    """Opens a weight file (.h5 of train.py, or .npz with Caffe's names) for prediction.
+    """Open a weight file (.h5 of train.py, or .npz with Caffe's names) for prediction.
 
     Raises InputError for a file that is missing, damaged or foreign."""
     return Predictor(load_model(path))
@@ -121,7 +123,8 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
         except DataError as error:
             return str(error)
 
-    for group in _groups(_ahead(views, range(len(dataset))[:limit], threads), max(1, BATCH // count)):
+    together = max(1, BATCH // count)  # images whose crops share a batch
+    for group in _groups(_ahead(views, range(len(dataset))[:limit], threads, 2 * together), together):
         good = [(index, each) for index, each in group if not isinstance(each, str)]
         for index, each in group:
             if isinstance(each, str):
@@ -136,18 +139,18 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
 def score(networks: Sequence[Predictor], dataset: Dataset, count: int, *, threads: int = 1, max_bad: int = 10,
           bad: dict[str, str] | None = None) -> Score:
     """Count the errors of `predictions`, whose arguments and errors these are."""
-    return tally(list(predictions(networks, dataset, count, threads=threads, max_bad=max_bad, bad=bad)))
+    return tally(predictions(networks, dataset, count, threads=threads, max_bad=max_bad, bad=bad))
 
 
-def tally(found: Sequence[Prediction]) -> Score:
-    """Count the errors of predictions. A class ranks before another of the same probability if its number is lower.
+def tally(found: Iterable[Prediction]) -> Score:
+    """Count the errors of predictions; ties are broken by the lower class number.
 
     Raises InputError where there are none."""
-    if not found:
+    judged = [(_rank(p), -np.log(max(p.probabilities[p.label], np.finfo(np.float64).tiny))) for p in found]
+    if not judged:
         raise InputError("no image could be classified: check the data set")
-    ranks = np.array([_rank(p) for p in found])
-    losses = [-np.log(max(p.probabilities[p.label], np.finfo(np.float64).tiny)) for p in found]
-    return Score(len(found), float(np.mean(ranks >= 1)), float(np.mean(ranks >= 5)), float(np.mean(losses)))
+    ranks, losses = np.array(judged).T
+    return Score(len(judged), float(np.mean(ranks >= 1)), float(np.mean(ranks >= 5)), float(np.mean(losses)))
 
 
 def top(probabilities: np.ndarray, count: int = 5) -> np.ndarray:
@@ -156,14 +159,14 @@ def top(probabilities: np.ndarray, count: int = 5) -> np.ndarray:
 
 
 def _rank(found: Prediction) -> int:
-    """How many classes stand before the label."""
+    """Return how many classes stand before the label."""
     return int(np.flatnonzero(np.argsort(-found.probabilities, kind="stable") == found.label)[0])
 
 
 def _require_one_task(networks: Sequence[Predictor], dataset: Dataset) -> None:
     for network in networks:
         if len(network.classes) != len(dataset.classes):
-            raise InputError(f"the network tells {len(network.classes)} classes apart, {dataset.origin} has "
+            raise InputError(f"the network has {len(network.classes)} classes, {dataset.origin} has "
                              f"{len(dataset.classes)}; give the weights and the data of one task")
         for number, (own, name) in enumerate(zip(network.classes, dataset.classes, strict=True)):
             if own != name and not own.isdigit() and not name.isdigit():  # digits stand for names nobody gave
@@ -182,7 +185,7 @@ def _note(dataset: Dataset, name: str, reason: str, bad: dict[str, str], max_bad
 
 
 def _by_image(network: Predictor, views: list[np.ndarray]) -> np.ndarray:
-    """The mean over each image's crops, (images, classes) in float64; crops of several images share batches."""
+    """Return the mean over each image's crops, (images, classes) in float64; crops of several images share batches."""
     every = network.probabilities(np.concatenate(views)).astype(np.float64)
     ends = np.cumsum([len(v) for v in views])[:-1]
     return np.stack([part.mean(axis=0) for part in np.split(every, ends)])
@@ -192,13 +195,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) in order, computed ahead by background threads."""
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int,
+           most: int) -> Iterator[tuple[Item, Result]]:
+    """Yield (item, function(item)) in order; background threads compute `most` (or one for each thread) ahead."""
     waiting = iter(items)
     pending: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decoder") as pool:
         try:
-            for item in islice(waiting, 2 * BATCH):
+            for item in islice(waiting, max(most, threads)):
                 pending.append((item, pool.submit(function, item)))
             while pending:
                 item, future = pending.popleft()

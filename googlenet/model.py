@@ -223,7 +223,7 @@ class GoogLeNet(nn.Module):
             setattr(self, head, AuxiliaryHead(channels, size, self.config))
 
     def stages(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The name and the output of every stage in order, the last of them the logits.
+        """Yield the name and the output of every stage in order, the last of them the logits.
 
         x: (N, S, S, 3), colours as the variant has them, mean subtracted. Raises InputError for another shape or
         precision."""
@@ -233,7 +233,7 @@ class GoogLeNet(nn.Module):
             yield name, x
 
     def forward(self, x: Tensor) -> Outputs:
-        """Logits of the classifier and, in training, of the heads; x as in `stages`."""
+        """Return the logits of the classifier and, in training, of the heads; x as in `stages`."""
         aux: dict[str, Tensor] = {}
         for name, y in self.stages(x):
             if self.training and name in self.heads:
@@ -250,12 +250,12 @@ class GoogLeNet(nn.Module):
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels times the width multiplier, to the nearest multiple of 4 (what vectors hold) and at least 4; ours."""
+    """Return channels times the width multiplier, to the nearest multiple of 4 (vectors hold it), at least 4; ours."""
     return max(4, 4 * round(channels * width / 4))
 
 
 def preprocessing_of(config: ModelConfig) -> Preprocessing:
-    """How images become the network's input where nothing else is known: as the variant's authors had it."""
+    """Return how images become the network's input where nothing else is known: as the variant's authors had it."""
     variant = VARIANTS[config.variant]
     return Preprocessing(size=config.image_size, fit=variant.fit, order=variant.order, mean=variant.mean)
 
@@ -264,7 +264,7 @@ Stages = Iterator[tuple[str, nn.Module, tuple[int, ...]]]  # name, module, shape
 
 
 def _stages(row: Row, shape: tuple[int, ...], config: ModelConfig) -> Stages:
-    """The stages of a row of Table 1 behind an input of the given shape."""
+    """Yield the stages of a row of Table 1 behind an input of the given shape."""
     for name, module, output in BUILD[row.type](_scaled(row, config.width), shape, config):
         yield name, module, output
         if name in NORMALISED:
@@ -301,7 +301,7 @@ def _inception(row: Row, shape: tuple[int, ...], config: ModelConfig) -> Stages:
 
 
 def _features(row: Row, shape: tuple[int, ...], config: ModelConfig) -> Stages:
-    """The last grid as one vector: its mean, or all of it through a fully connected layer."""
+    """Yield the stages that make the last grid one vector: its mean, or all of it through a fully connected layer."""
     if config.classifier == "average":
         yield row.name, GlobalAverage(shape[0]), shape[2:]
         return
@@ -325,12 +325,12 @@ BUILD: dict[str, Callable[[Row, tuple[int, ...], ModelConfig], Stages]] = {
 
 
 def _scaled(row: Row, width: float) -> Row:
-    """The row with its channels, all that stands behind the stride, times the width multiplier."""
+    """Return the row with its channels, all that stands behind the stride, times the width multiplier."""
     return Row(*row[:4], *(scaled(channels, width) if channels else 0 for channels in row[4:]))
 
 
 def _remedy(shape: tuple[int, ...], S: int) -> str:
-    """What to do about an array that is no batch of images."""
+    """Return what to do about an array that is no batch of images."""
     if len(shape) == 3:
         return "channels go last, behind an axis of images" if shape[0] == 3 else "add the axis of images, x[None]"
     if len(shape) == 4 and shape[0] == 0:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import logging
 import math
 import os
@@ -25,6 +26,8 @@ def run(main: Callable[[list[str]], int | None], program: str) -> None:
     arguments = sys.argv[1:]
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.captureWarnings(True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a class name may not exist in the console's encoding
     try:
         sys.exit(main(arguments))
     except (InputError, DataError, OSError) as error:
@@ -35,7 +38,7 @@ def run(main: Callable[[list[str]], int | None], program: str) -> None:
             told = f"{error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the disk"
         sys.exit(f"{program}: error: {' '.join(told.split())}")
     except MemoryError as error:
-        sys.exit(f"{program}: error: out of memory ({error}); use a smaller --batch-size or --image-size")
+        sys.exit(f"{program}: error: out of memory ({error}); use smaller images or batches")
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{program}: stopped\n")
         sys.exit(130)
@@ -118,7 +121,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def curves(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw a log: the losses of all classifiers over the epochs, and the validation errors. Writes a PNG."""
+    """Draw a log as a PNG: the losses of all classifiers over the epochs, and the validation errors."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -41,7 +41,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def summary(config: ModelConfig | None = None) -> dict[str, Any]:
-    """Builds the network and counts it: `rows` as in Table 1, `heads`, and totals.
+    """Build the network and count it: `rows` as in Table 1, `heads`, and totals.
 
     `parameters` are the trunk's weights and biases, `parameters_with_heads` those of the heads too, `multiply_adds` the
     trunk's for one image. `weights_differ` and `multiply_adds_differ` of a row say that the recount is further than one
@@ -57,7 +57,7 @@ def summary(config: ModelConfig | None = None) -> dict[str, Any]:
 
 
 def render(summary: dict[str, Any]) -> str:
-    """The summary as aligned text, with `*` where it differs from the paper."""
+    """Return the summary as aligned text, with `*` where it differs from the paper."""
     header = ("", "patch", "output", "depth", "#1x1", "#3x3r", "#3x3", "#5x5r", "#5x5", "proj",
               "weights", "paper", "multiply-adds", "paper", "biases")
     total = ("sum", *[""] * 9, f"{summary['weights']:,}", "", _millions(summary["multiply_adds"]), "",
@@ -114,12 +114,12 @@ def _count(shapes: Shapes, positions: int) -> dict[str, int]:
 
 
 def _layers(shapes: Shapes) -> Shapes:
-    """The shape of the weight of each layer, by the layer's own name."""
+    """Return the shape of the weight of each layer, by the layer's own name."""
     return {path.split("/")[-2]: shape for path, shape in shapes.items() if path.endswith("/weight")}
 
 
 def _depth(shapes: Shapes) -> int:
-    """Layers with weights on the longest way through: a module's branches are side by side."""
+    """Count the layers with weights on the longest way through: a module's branches are side by side."""
     layers = _layers(shapes)
     if "conv_1x1" in layers:
         return 2 if "conv_3x3_reduce" in layers else 1
@@ -127,13 +127,13 @@ def _depth(shapes: Shapes) -> int:
 
 
 def _patch(module: nn.Module | None) -> str:
-    """Window and stride, as 3x3/2, of a stage that has one; a module of Fig. 2 has several."""
+    """Return window and stride, as 3x3/2, of a stage that has one; a module of Fig. 2 has several."""
     kernel = module.weight.shape[0] if isinstance(module, nn.Conv2d) else getattr(module, "kernel", 0)
     return f"{kernel}x{kernel}/{getattr(module, 'stride', 1)}" if kernel else ""
 
 
 def differs(count: int, printed: str) -> bool:
-    """Whether a recount is further than one unit of its last digit from a printed number such as 2.7K."""
+    """Return whether a recount is further than one unit of its last digit from a printed number such as 2.7K."""
     if not printed:
         return False
     digits, unit = printed[:-1], UNITS[printed[-1]]
@@ -142,7 +142,7 @@ def differs(count: int, printed: str) -> bool:
 
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:
-    """A row's texts, in the order of the header."""
+    """Return a row's texts, in the order of the header."""
     marks = {True: "*", False: " "}
     return (
         row["name"], row["patch"], "x".join(map(str, row["output"])), str(row["depth"] or ""),

@@ -170,7 +170,7 @@ class Trainer:
                      bad=self.bad)
 
     def _stuck_heads(self) -> tuple[str, ...]:
-        """What to tell of heads whose loss in the second half of the epoch is that of a guess."""
+        """Return a warning for each head whose loss in the second half of the epoch is that of a guess."""
         classes, lr = self.model.config.classes, self.config.lr
         late = mean(self.losses[len(self.losses) // 2:])._asdict()
         return tuple(f"{head} has learned nothing: its loss is {late[head]:.3f}, that of a guess ln({classes}) = "
@@ -179,7 +179,7 @@ class Trainer:
                      for head in ("main", "aux1", "aux2") if abs(late[head] - math.log(classes)) < STUCK)
 
     def _sample(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """In a loader thread: the network's input (S, S, 3) of a training image."""
+        """Return the network's input (S, S, 3) of a training image; runs in a loader thread."""
         random = self.config.augment == "crop"
         view = training_crop(image, self.preprocessing, rng) if random else crops(image, 1, self.preprocessing)[0]
         return self.preprocessing.normalise(view)
@@ -200,7 +200,7 @@ class Trainer:
                      arrays={**velocity, "losses": losses}, attributes=state)
 
     def _require_good(self) -> None:
-        """A step's loss tells of the weights before it; ask the weights after it for the loss of the same images."""
+        """Raise DivergedError where the latest step ruined the weights; its own loss is of the weights before it."""
         if self.latest is None:
             return
         training = self.model.training
@@ -208,8 +208,8 @@ class Trainer:
         with no_grad():
             loss = ops.cross_entropy(self.model.eval()(x).logits, self.latest.labels).item()
         self.model.train(training)
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss} after step {self.step}")
+        if not math.isfinite(loss) or not np.isfinite(self.flat.data).all() or not np.isfinite(self.sgd.velocity).all():
+            raise self._diverged(f"after step {self.step} the loss is {loss}, or a weight is no number")
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone, half as large as a checkpoint. Raises as `save` does."""
@@ -220,7 +220,7 @@ class Trainer:
     def restore(self, loaded: LoadedModel) -> None:
         """Take over a checkpoint's state; the model must be the loaded one, the configuration that of `configuration`.
 
-        Raises InputError where the checkpoint was made with other training images.
+        Raises InputError where the checkpoint was made with other training labels.
         """
         attributes, arrays = loaded.attributes, loaded.arrays
         if attributes["data"] != self._fingerprint():

@@ -83,12 +83,12 @@ def _digest(path: str | os.PathLike) -> bytes:
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":  # Windows has no handle of a folder to sync
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on the disk
+    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on the disk
+        handle = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(handle)
-    finally:
-        os.close(handle)
+        finally:
+            os.close(handle)
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Attribute]]:

@@ -1,4 +1,4 @@
-"""What is settled once for a process: memory that stays, and one number of threads for kernels and BLAS."""
+"""Process-wide settings: keep freed memory, and one number of threads for kernels and BLAS."""
 import ctypes
 import sys
 
@@ -19,8 +19,9 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # musl has no mallopt
         return
-    mallopt(ctypes.c_int(M_MMAP_THRESHOLD), ctypes.c_int(KEEP_BELOW))
-    mallopt(ctypes.c_int(M_TRIM_THRESHOLD), ctypes.c_int(KEEP_BELOW))
+    # Before version 2.35 glibc refuses more than 32 MiB; a trim threshold without the other would make things worse.
+    if any(mallopt(ctypes.c_int(M_MMAP_THRESHOLD), ctypes.c_int(size)) for size in (KEEP_BELOW, 2**25)):
+        mallopt(ctypes.c_int(M_TRIM_THRESHOLD), ctypes.c_int(KEEP_BELOW))
 
 
 _threads = 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from minigrad.errors import InputError
-from minigrad.kernels.elementwise import add_into
+from minigrad.kernels.elementwise import add_into, added
 from minigrad.op import Op
 
 _mode = threading.local()
@@ -127,7 +127,7 @@ class Sum:
         self.own = False
 
     def add(self, other: np.ndarray) -> None:
-        self.total = add_into(self.total, other) if self.own else np.asarray(self.total + other)
+        self.total = add_into(self.total, other) if self.own else added(self.total, other)
         self.own = True
 
 

@@ -38,7 +38,7 @@ def make(source: Path, target: Path, per_class: dict[str, int]) -> None:
 
 
 def balanced(labels: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """The places of `count` labels of each class, drawn at random with a fixed seed, in ascending order."""
+    """Return the places of `count` labels of each class, drawn at random with a fixed seed, in ascending order."""
     rng = np.random.default_rng(SEED)
     members = [np.flatnonzero(labels == label) for label in range(len(FASHION))]
     return np.sort(np.concatenate([rng.choice(some, count, replace=False) for some in members]))

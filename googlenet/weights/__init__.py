@@ -16,7 +16,7 @@ ZIP = b"PK"  # how an .npz archive begins
 
 
 def load_model(path: str | PathLike[str]) -> LoadedModel:
-    """A network from a file of ours (.h5) or from an archive of Caffe's weights (.npz), in evaluation mode.
+    """Return a network from a file of ours (.h5) or from an archive of Caffe's weights (.npz), in evaluation mode.
 
     Caffe's archive has no class names: they are the classes' numbers. Raises InputError for a file that is missing,
     damaged or foreign."""

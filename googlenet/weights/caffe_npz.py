@@ -20,7 +20,7 @@ from minigrad.errors import InputError
 
 
 def read(path: str | PathLike[str]) -> tuple[str, dict[str, np.ndarray]]:
-    """The variant ("caffe") and the arrays by canonical name, in our layouts.
+    """Return the variant ("caffe") and the arrays by canonical name, in our layouts.
 
     Heads may be absent. Raises InputError for a file that can't be read, and for any name or shape that is missing,
     unknown or wrong."""
@@ -43,12 +43,12 @@ def _blobs(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _caffe_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """(KH, KW, C, O) -> (O, C, KH, KW); (C, O) -> (O, C)."""
+    """Return Caffe's shape of ours: (KH, KW, C, O) -> (O, C, KH, KW); (C, O) -> (O, C)."""
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
 
 
 def _ours(blob: np.ndarray, channels: int | None) -> np.ndarray:
-    """A blob in our layout; `channels` are those that a fully connected layer's input was flattened from."""
+    """Return a blob in our layout; `channels` are those that a fully connected layer's input was flattened from."""
     if blob.ndim == 4:
         blob = blob.transpose(2, 3, 1, 0)
     elif channels:

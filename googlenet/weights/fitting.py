@@ -15,7 +15,7 @@ SHOWN = 8  # names in a message; the rest is counted
 
 
 def require_same(expected: Shapes, found: Shapes, source: str, remedy: str) -> None:
-    """Raises one InputError that names what is missing, what is unknown, and which shapes differ."""
+    """Raise one InputError that names what is missing, what is unknown, and which shapes differ."""
     missing = [f"{name} {shape}" for name, shape in expected.items() if name not in found]
     unknown = [f"{name} {shape}" for name, shape in found.items() if name not in expected]
     differing = [f"{name} {found[name]} where the network has {shape}"
@@ -27,7 +27,7 @@ def require_same(expected: Shapes, found: Shapes, source: str, remedy: str) -> N
 
 
 def config_of(variant: str, arrays: Mapping[str, np.ndarray]) -> ModelConfig:
-    """What another framework's arrays, by canonical name, tell of the network: classes and heads."""
+    """Return what another framework's arrays, by canonical name, say of the network: classes and heads."""
     bias = arrays.get("classifier/bias")
     heads = [head for head in HEADS.values() if any(name.startswith(f"{head}/") for name in arrays)]
     return ModelConfig(variant=variant, classes=1000 if bias is None or not bias.size else bias.size,
@@ -35,14 +35,14 @@ def config_of(variant: str, arrays: Mapping[str, np.ndarray]) -> ModelConfig:
 
 
 def apply(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str = "the file") -> None:
-    """Copies arrays, by canonical name, into the network's parameters.
+    """Copy arrays, by canonical name, into the network's parameters.
 
     Raises InputError, and changes nothing, where names, shapes or the number of classes differ, or where values are not
     finite numbers."""
     parameters = dict(model.named_parameters())
     classes = arrays["classifier/bias"].size if "classifier/bias" in arrays else model.config.classes
     if classes != model.config.classes:
-        raise InputError(f"{source} tells {classes} classes apart, the network {model.config.classes}: "
+        raise InputError(f"{source} has {classes} classes, the network {model.config.classes}: "
                          f"build the network with classes={classes}, or train a file for {model.config.classes}")
     require_same({path: parameter.shape for path, parameter in parameters.items()},
                  {path: array.shape for path, array in arrays.items()}, source,

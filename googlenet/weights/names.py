@@ -30,12 +30,12 @@ _OURS = {caffe: ours for ours, caffe in CAFFE_LAYERS.items()}
 
 
 def to_caffe(path: str) -> str:
-    """Caffe's name of a weight or bias: inception_3a/conv_1x1/weight -> inception_3a/1x1/weight."""
+    """Return Caffe's name of a weight or bias: inception_3a/conv_1x1/weight -> inception_3a/1x1/weight."""
     layer, _, blob = path.rpartition("/")
     return f"{CAFFE_LAYERS[layer]}/{blob}"
 
 
 def from_caffe(name: str) -> str:
-    """Our name of one of Caffe's blobs; a name that is none of them is returned as it is."""
+    """Return our name of one of Caffe's blobs; a name that is none of them is returned as it is."""
     layer, _, blob = name.rpartition("/")
     return f"{_OURS[layer]}/{blob}" if layer in _OURS else name

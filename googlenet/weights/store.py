@@ -40,7 +40,7 @@ class LoadedModel:
 def save_weights(path: str | PathLike[str], model: GoogLeNet, *, preprocessing: Preprocessing, classes: Sequence[str],
                  arrays: Mapping[str, np.ndarray] | None = None,
                  attributes: Mapping[str, Attribute] | None = None) -> None:
-    """Writes the network, whole or not at all; `arrays` and `attributes` are kept beside it under their own names.
+    """Write the network, whole or not at all; `arrays` and `attributes` are kept beside it under their own names.
 
     Raises InputError where the class names are not as many as the network's classes, a name is taken, or the file
     can't be written."""
@@ -58,7 +58,7 @@ def save_weights(path: str | PathLike[str], model: GoogLeNet, *, preprocessing: 
 
 
 def load_model(path: str | PathLike[str]) -> LoadedModel:
-    """Builds the network that a file describes and fills it, in evaluation mode.
+    """Build the network that a file describes and fill it, in evaluation mode.
 
     Raises InputError for a file that is missing, damaged, foreign, or at odds with itself."""
     arrays, attributes = hdf5.load(path)

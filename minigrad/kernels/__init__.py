@@ -4,6 +4,7 @@
 |---|---|
 | compile.py | the cache of compiled kernels, keyed by a hash of the sources; the line that says what is compiling |
 | parallel.py | `@kernel`: a serial body over a range, run in pieces by all threads |
+| team.py | those threads: the caller and its helpers |
 | target.py | vector width and register count of the CPU that Numba compiles for |
 | tile.py | the register tile: plain loops, and the same as LLVM vectors |
 | panels.py | the loops around the tile: an indirect matrix product and its weight gradient |

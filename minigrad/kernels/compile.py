@@ -3,7 +3,7 @@
 Numba stores compiled functions beside their source file and compiles anew when that file changes. It does not see an
 edit in another file that a kernel calls into, and would return the old answer. Here the stamp that a stored function
 must match is a hash of all of minigrad's sources. Where the folder beside the sources can't be written, Numba's
-user-wide folder serves, and where that can't either, kernels are compiled anew in each process.
+user-wide folder serves, and if that can't be written either, kernels are compiled anew in each process.
 """
 import contextlib
 import functools
@@ -29,10 +29,11 @@ def sources_hash() -> str:
 
 
 class StampedBySources:
-    """A mixin for Numba's cache locators: the stamp of a stored function is the hash of all sources."""
+    """A mixin for Numba's cache locators: a stored function is stamped by all of minigrad's sources and by its own
+    file, which may lie elsewhere."""
 
-    def get_source_stamp(self) -> str:
-        return sources_hash()
+    def get_source_stamp(self) -> tuple:
+        return sources_hash(), super().get_source_stamp()  # type: ignore[misc]
 
 
 LOCATORS: list[type] = [type(base.__name__, (StampedBySources, base), {})

@@ -7,10 +7,10 @@ SMALL = 2**14  # values below which NumPy on one thread is as fast
 
 
 @kernel
-def _add(first, last, x, y, out):
-    """out[i] = x[i] + y[i]"""
+def add_values(first, last, a, b, y):
+    """y[i] = a[i] + b[i]"""
     for i in range(first, last):
-        out[i] = x[i] + y[i]
+        y[i] = a[i] + b[i]
 
 
 def add_into(total: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -18,12 +18,21 @@ def add_into(total: np.ndarray, other: np.ndarray) -> np.ndarray:
     if total.size < SMALL or not (total.flags.c_contiguous and other.flags.c_contiguous and total.dtype == other.dtype):
         return np.add(total, other, out=total)
     flat = total.reshape(-1)
-    _add(flat.size, flat, other.reshape(-1), flat)
+    add_values(flat.size, flat, other.reshape(-1), flat)
     return total
 
 
+def added(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a + b, two arrays of one shape and dtype."""
+    if a.size < SMALL:
+        return np.asarray(a + b)
+    y = np.empty(a.shape, a.dtype)
+    add_values(y.size, np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1))
+    return y
+
+
 def as_rows(x: np.ndarray) -> tuple[np.ndarray, int]:
-    """View (..., C) as (flat, step): row r, channel c is flat[r * step + c]; copies where the rows have no one step.
+    """View (..., C) as (flat, step): row r, channel c is flat[r * step + c]; copies if the rows are not evenly spaced.
 
     A channel slice of a wider buffer is viewed without a copy.
     """

@@ -16,7 +16,7 @@ from numba import njit
 from minigrad import runtime
 from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
 from minigrad.kernels.target import target
-from minigrad.kernels.tile import forward_tile, gradient_tile, half_tile
+from minigrad.kernels.tile import MIDDLE, forward_tile, gradient_tile, half_tile
 
 MR = target().pixels
 TILES = 8  # tiles that share a block of weights before the next one is read: their inputs and weights stay in L2
@@ -149,7 +149,7 @@ def sum_products(first, last, x, g, pixels, dy, step, O, dw, parts, splits, MC, 
                 for t in range(taps):
                     c = 0
                     while c < g.C:
-                        high = MC if g.C - c >= MC else (4 if g.C - c >= 4 else 1)
+                        high = MC if g.C - c >= MC else (MIDDLE if g.C - c >= MIDDLE else 1)
                         wo = (part * taps * g.C + t * g.C + c) * blocks * NR + b * NR
                         gradient_tile(x, zeros, rows, t * n, n, c, panel, dw, wo, blocks * NR, high, NR)
                         c += high

@@ -36,34 +36,41 @@ SMALL = 2**15  # values; below, calling helpers costs more than they bring
 
 @intrinsic
 def in_pieces(typing_context, body, count, pieces, helpers, shared, yielding, arguments):
-    """Call body(first, last, *arguments) over 0..count through `run`: its address and that of the arguments go in."""
+    """Call body(first, last, *arguments) over 0..count through `run`, by addresses; return 1 if a piece failed."""
     body_signature = typing_context.resolve_function_type(body, (types.intp, types.intp, *arguments.types), {})
     run_type = typing_context.resolve_value_type(run)
     run_signature = typing_context.resolve_function_type(run_type, RUN_SIGNATURE.args, {})
 
     def codegen(context, builder, signature, values):
         _, *how, packed = values
-        kept = cgutils.alloca_once_value(builder, packed)
+        # What a piece needs: the arguments, and a place to say that it failed.
+        kept = cgutils.alloca_once(builder, ir.LiteralStructType([packed.type, INT64]))
+        builder.store(packed, cgutils.gep_inbounds(builder, kept, 0, 0))
+        failed = cgutils.gep_inbounds(builder, kept, 0, 1)
+        builder.store(INT64(0), failed)
         name = context.mangler(f"piece.{body.dispatcher.py_func.__name__}", list(arguments.types))
         piece = ir.Function(builder.module, PIECE, name=name)
         piece.linkage = "internal"
         inside = ir.IRBuilder(piece.append_basic_block("entry"))
         address, first, last = piece.args
-        loaded = inside.load(inside.inttoptr(address, kept.type))
+        given = inside.inttoptr(address, kept.type)
+        loaded = inside.load(cgutils.gep_inbounds(inside, given, 0, 0))
         compiled = body.dispatcher.get_compile_result(body_signature)
         context.active_code_library.add_linking_library(compiled.library)
-        context.call_internal_no_propagate(inside, compiled.fndesc, body_signature,
-                                           [first, last, *cgutils.unpack_tuple(inside, loaded)])
+        status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, body_signature,
+                                                       [first, last, *cgutils.unpack_tuple(inside, loaded)])
+        with inside.if_then(status.is_error):
+            inside.store(INT64(1), cgutils.gep_inbounds(inside, given, 0, 1))
         inside.ret_void()
         addresses = [builder.ptrtoint(pointer, INT64) for pointer in (piece, kept)]
         context.get_function(run_type, run_signature)(builder, [*addresses, *how])
-        return context.get_dummy_value()
+        return builder.load(failed)
 
-    return types.void(body, *RUN_SIGNATURE.args[2:], arguments), codegen
+    return types.intp(body, *RUN_SIGNATURE.args[2:], arguments), codegen
 
 
 def _launch(count, pieces, helpers, shared, yielding, *arguments):
-    in_pieces(body, count, pieces, helpers, shared, yielding, arguments)  # noqa: F821  (`body` is bound in `_launcher_of`)
+    return in_pieces(body, count, pieces, helpers, shared, yielding, arguments)  # noqa: F821  (`body` is bound in `_launcher_of`)
 
 
 def _launcher_of(function: Callable) -> Callable:
@@ -94,15 +101,18 @@ class Kernel:
         threads = min(runtime.get_threads(), count)
         small = sum(a.size for a in arguments if isinstance(a, np.ndarray)) < SMALL
         # Another Python thread's kernel has the team: this one runs on its own.
-        if threads > 1 and not small and team.taken.acquire(blocking=False):
-            try:
-                team.wake(threads - 1)
-                self.launch(count, min(count, PIECES_A_THREAD * threads), threads - 1, team.shared, team.yielding,
-                            *arguments)
-            finally:
+        have_team = False
+        try:
+            have_team = threads > 1 and not small and team.taken.acquire(blocking=False)
+            helpers = threads - 1 if have_team else 0
+            team.wake(helpers)
+            failed = self.launch(count, min(count, PIECES_A_THREAD * threads), helpers, team.shared, team.yielding,
+                                 *arguments)
+        finally:
+            if have_team:
                 team.taken.release()
-        else:
-            self.launch(count, 1, 0, team.shared, team.yielding, *arguments)
+        if failed:
+            raise MemoryError(f"the kernel {self.__name__} found no memory for its scratch arrays")
 
 
 def kernel(function: Callable) -> Kernel:

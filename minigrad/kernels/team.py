@@ -5,15 +5,18 @@ a helper that did not come: when the last piece is taken, the caller waits only 
 core that is busy with something else costs its share of the speed and no more, where a barrier (OpenMP's, Numba's own
 pools') would wait for the thread that sits on it.
 
-A helper looks for jobs for a moment, in compiled code without Python's lock, before it goes to sleep: the next kernel
-of a network finds it awake. What they share is one small array of integers:
+A helper looks for jobs for some milliseconds, in compiled code without Python's lock, before it goes to sleep: the next
+kernel of a network finds it awake, and to wake a thread takes longer than most kernels. What they share is one small
+array of integers:
 
     GENERATION  odd while a job is open; each job has a number of its own
     NEXT        the next piece to take
     ACTIVE      helpers between looking at a job and leaving it
-    JOB...      what to run: see `run`
+    JOB...      what to run (see `run`), and whether to stop
 """
+import atexit
 import ctypes
+import os
 import sys
 import threading
 
@@ -28,8 +31,8 @@ INT64 = ir.IntType(64)
 PIECE = ir.FunctionType(ir.VoidType(), [INT64, INT64, INT64])  # (address of the arguments, first, last)
 LINE = 8  # integers of a cache line: what threads write often does not share one
 GENERATION, NEXT, ACTIVE, JOB = 0, LINE, 2 * LINE, 3 * LINE
-PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS = JOB, JOB + 1, JOB + 2, JOB + 3, JOB + 4
-LOOKS = 50_000  # how often a helper looks for a job before it sleeps: some 50 microseconds
+PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS, STOP = JOB, JOB + 1, JOB + 2, JOB + 3, JOB + 4, JOB + 5
+EAGER, PATIENT = 20_000, 40_000  # how often a helper looks for a job: at once, then letting others run (some 10 ms)
 
 
 @intrinsic
@@ -97,12 +100,14 @@ def _run(piece, arguments, count, pieces, helpers, shared, yielding):
         let_others_run(yielding)
 
 
-def _help(shared, number):
+def _help(shared, number, yielding):
     """Take part in jobs, as helper `number`, until none was seen for a moment."""
     base = shared.ctypes.data
     looks, last = 0, 0
-    while looks < LOOKS:
+    while looks < PATIENT and atomic_load(base + 8 * STOP) == 0:
         looks += 1
+        if looks > EAGER:
+            let_others_run(yielding)
         generation = atomic_load(base + 8 * GENERATION)
         if generation % 2 == 1 and generation != last:
             atomic_add(base + 8 * ACTIVE, 1)
@@ -124,17 +129,20 @@ help_along = cached(njit(nogil=True)(_help))
 class Helper:
     """One thread: helps, and sleeps when nothing has come for a moment."""
 
-    def __init__(self, shared: np.ndarray, number: int):
-        self.shared, self.number = shared, number
+    def __init__(self, shared: np.ndarray, number: int, yielding: int):
+        self.shared, self.number, self.yielding = shared, number, yielding
         self.asleep = False
-        self.bell = threading.Semaphore(0)
-        threading.Thread(target=self.work, name=f"minigrad helper {number}", daemon=True).start()
+        self.bell = threading.Lock()  # held, until somebody rings
+        self.bell.acquire()
+        self.thread = threading.Thread(target=self.work, name=f"minigrad helper {number}", daemon=True)
+        self.thread.start()
 
     def work(self) -> None:
-        while True:
-            help_along(self.shared, self.number)
+        while not self.shared[STOP]:
+            help_along(self.shared, self.number, self.yielding)
             self.asleep = True
-            self.bell.acquire()
+            if not self.shared[STOP]:
+                self.bell.acquire()
 
     def wake(self) -> None:
         if self.asleep:
@@ -146,17 +154,29 @@ class Team:
     """The calling thread and its helpers, which are started when they are first wanted."""
 
     def __init__(self) -> None:
-        self.shared = np.zeros(JOB + LINE, np.int64)
         self.yielding = _address_of_yield()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start without helpers; so does the child of a fork, which has none of its parent's threads."""
+        self.shared = np.zeros(JOB + LINE, np.int64)
         self.helpers: list[Helper] = []
         self.taken = threading.Lock()  # by the Python thread whose kernel runs
 
     def wake(self, count: int) -> None:
         """See that the first `count` helpers are looking for a job."""
         while len(self.helpers) < count:
-            self.helpers.append(Helper(self.shared, len(self.helpers)))
+            self.helpers.append(Helper(self.shared, len(self.helpers), self.yielding))
         for helper in self.helpers[:count]:
             helper.wake()
+
+
+    def stop(self) -> None:
+        """Send the helpers home, before the interpreter that they run in goes."""
+        self.shared[STOP] = 1
+        for helper in self.helpers:
+            helper.wake()
+            helper.thread.join(timeout=1)
 
 
 def _address_of_yield() -> int:
@@ -169,3 +189,6 @@ def _address_of_yield() -> int:
 
 
 team = Team()
+atexit.register(team.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=team.begin)

@@ -7,6 +7,8 @@ has a register of its own, one input value at a time is broadcast and multiplied
 An input is described by `rows`: for each kernel tap and pixel, where the C values under that tap begin in the flat
 array `x`, or -1 outside the image, where `zeros` is read. That is im2col's matrix without its copies.
 """
+import itertools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -46,11 +48,11 @@ def gradient_tile(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
     """
     for i in range(MC):
         for j in range(NR):
-            s = dw[wo + i * step + j]
+            s = zeros[0]
             for p in range(pixels):
                 row = rows[at + p]
                 s += (x[row + c + i] if row >= 0 else zeros[c + i]) * dy[p * NR + j]
-            dw[wo + i * step + j] = s
+            dw[wo + i * step + j] += s
 
 
 class Emitter:
@@ -175,9 +177,8 @@ def _vector_gradient(height: int, width: int):
             places = [[emit.pointer(pdw, builder.add(builder.add(wo, builder.mul(step, INT64(i))), INT64(j * lanes)))
                        for j in range(width)] for i in range(height)]
             sums = emit.sums(height, width)
-            for i in range(height):
-                for j in range(width):
-                    builder.store(emit.load(places[i][j]), sums[i][j])
+            for register in itertools.chain(*sums):
+                builder.store(ir.Constant(emit.vector, [0.0] * lanes), register)
             with cgutils.for_range(builder, pixels) as p:
                 row = emit.pointer(emit.row(px, pzeros, prows, builder.add(at, p.index)), c)
                 line = builder.mul(p.index, INT64(width * lanes))
@@ -185,7 +186,7 @@ def _vector_gradient(height: int, width: int):
                 emit.add_products(sums, [emit.pointer(row, INT64(i)) for i in range(height)], upstream)
             for i in range(height):
                 for j in range(width):
-                    emit.store(builder.load(sums[i][j]), places[i][j])
+                    emit.store(builder.fadd(emit.load(places[i][j]), builder.load(sums[i][j])), places[i][j])
             return context.get_dummy_value()
 
         return signature, codegen
@@ -195,8 +196,9 @@ def _vector_gradient(height: int, width: int):
 
 vector_forward = _vector_forward(target().pixels, target().vectors)
 vector_half = _vector_forward(target().pixels, target().vectors // 2)
-vector_gradient_high, vector_gradient_4, vector_gradient_1 = (_vector_gradient(h, target().vectors) for h in HEIGHTS)
-HIGH = HEIGHTS[0]
+vector_gradient_high, vector_gradient_middle, vector_gradient_low = (
+    _vector_gradient(height, target().vectors) for height in HEIGHTS)
+HIGH, MIDDLE, _ = HEIGHTS
 
 
 @overload(forward_tile, inline="never")
@@ -220,9 +222,9 @@ def _gradient_tile(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
     def compiled(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
         if MC == HIGH:
             vector_gradient_high(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
-        elif MC == 4:
-            vector_gradient_4(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+        elif MC == MIDDLE:
+            vector_gradient_middle(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
         else:
-            vector_gradient_1(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+            vector_gradient_low(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
 
     return compiled

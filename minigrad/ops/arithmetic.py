@@ -5,11 +5,13 @@
     sum_all   y = sum of x    dx = dy everywhere
     reshape   y = x           dx = dy in the shape of x
 
-Tensors of one shape, or a tensor and a number.
+Tensors of one shape, or a tensor and a number. With numbers, and for sums, NumPy computes: a network uses them for its
+three losses only.
 """
 import numpy as np
 
 from minigrad.errors import InputError
+from minigrad.kernels.elementwise import added
 from minigrad.kernels.parallel import kernel
 from minigrad.op import Op
 from minigrad.tensor import Tensor
@@ -17,7 +19,7 @@ from minigrad.tensor import Tensor
 
 class Add(Op):
     def forward(self, a, b):
-        return elementwise(add_values, a, b)
+        return added(a, b)
 
     def backward(self, dy):
         return dy, dy
@@ -26,10 +28,10 @@ class Add(Op):
 class Multiply(Op):
     def forward(self, a, b):
         self.a, self.b = a, b
-        return elementwise(multiply_values, a, b)
+        return product(a, b)
 
     def backward(self, dy):
-        return elementwise(multiply_values, dy, self.b), elementwise(multiply_values, dy, self.a)
+        return product(dy, self.b), product(dy, self.a)
 
 
 class Shift(Op):
@@ -110,18 +112,11 @@ def _binary(op: type[Op], with_number: type, a: "Tensor | float", b: "Tensor | f
     return op()(a, b)
 
 
-def elementwise(body, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the result of a kernel on all values of two arrays of one shape."""
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a * b, elementwise, two arrays of one shape and dtype."""
     y = np.empty(a.shape, a.dtype)
-    body(y.size, np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1))
+    multiply_values(y.size, np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1))
     return y
-
-
-@kernel
-def add_values(first, last, a, b, y):
-    """y[i] = a[i] + b[i]"""
-    for i in range(first, last):
-        y[i] = a[i] + b[i]
 
 
 @kernel

@@ -2,18 +2,17 @@
 
 With x (N, H, W, C) padded by zeros, w (KH, KW, C, O), b (O,), and strides SH, SW:
 
-    y[n, i, j, o]    = b[o] + sum over kh, kw, c of x[n, i SH + kh, j SW + kw, c] * w[kh, kw, c, o] dw[kh, kw, c, o] =
-    sum over n, i, j of          x[n, i SH + kh, j SW + kw, c] * dy[n, i, j, o] dx[n, h, w, c]   = sum over kh, kw, o,
-    and i, j with i SH + kh = h, j SW + kw = w, of dy[n, i, j, o] * w[kh, kw, c, o] db[o]            = sum over n, i, j
-    of dy[n, i, j, o]
+    y[n, i, j, o]    = b[o] + sum over kh, kw, c of x[n, i SH + kh, j SW + kw, c] * w[kh, kw, c, o]
+    dw[kh, kw, c, o] = sum over n, i, j of x[n, i SH + kh, j SW + kw, c] * dy[n, i, j, o]
+    dx[n, h, v, c]   = sum over o, kh, kw, i, j with i SH + kh = h and j SW + kw = v of dy[n, i, j, o] * w[kh, kw, c, o]
+    db[o]            = sum over n, i, j of dy[n, i, j, o]
 
 Two ways to compute it, one meaning:
 
 - `im2col` writes the patch under every output pixel as a row of a matrix X (N OH OW, KH KW C). Then y = X w + b is a
   matrix product, dw = X^T dy another, and dx is (dy w^T) with every patch added back to where it came from. Any dtype.
-- `direct` never builds X: the register tile (kernels/tile.py) reads each patch where it lies, by the address of its
-rows. The
-  data gradient is a convolution of dy with the kernel flipped and its channels swapped. float32 and float64.
+- `direct` never builds X: the register tile (kernels/tile.py) reads each patch where it lies, by the addresses of its
+  rows. The data gradient is a convolution of dy with the kernel flipped and its channels swapped. float32 and float64.
 
 `auto` takes direct where it can. `relu=True` applies max(., 0) as the sums are stored.
 """

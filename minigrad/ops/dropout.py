@@ -38,8 +38,11 @@ def dropout(x: Tensor, rate: float, *, seed: int, step: int, stream: int = 0) ->
     """Set each value of x to zero with probability `rate` and scale the others by 1 / (1 - rate).
 
     The mask is a function of (seed, step, stream): the seed of the run (below 2**64), the number of the training step
-    (below 2**32) and a number for this place in the network (below 2**32). Raises InputError unless 0 <= rate < 1.
+    (below 2**32) and a number for this place in the network (below 2**32). Raises InputError for a value out of range.
     """
+    for name, value, bits in (("seed", seed, 64), ("step", step, 32), ("stream", stream, 32)):
+        if not 0 <= value < 2**bits:
+            raise InputError(f"the {name} of dropout is {value}; it must lie in [0, 2**{bits})")
     if not 0 <= rate < 1:
         raise InputError(f"the rate of dropout is {rate}; it must lie in [0, 1)")
     return Dropout(rate, seed, step, stream)(x)

@@ -7,8 +7,8 @@ With s the scale and W(c) the `size` channels centred at c, cut at the ends:
     dx[c] = dy[c] * s[c]^-beta - 2 alpha beta/size * x[c] * sum over j in W(c) of dy[j] x[j] s[j]^(-beta-1)
 
 Systems disagree on the constants. Here alpha is divided by the size of the window, as in Caffe, ONNX and PyTorch;
-TensorFlow, Chainer and the formula of Krizhevsky et al. do not divide. GoogLeNet's are size 5, alpha 1e-4, beta 0.75, k
-1, made for inputs on the scale 0..255.
+TensorFlow, Chainer and the formula of Krizhevsky et al. do not divide. Caffe's GoogLeNet has size 5, alpha 1e-4,
+beta 0.75, k 1, made for inputs on the scale 0..255.
 """
 import numpy as np
 from numba import njit
@@ -54,7 +54,7 @@ def lrn(x: Tensor, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k:
 @njit(nogil=True)
 def three_quarters(s):
     """s^-0.75 by two square roots, which the CPU has as vectors."""
-    r = np.sqrt(1 / s)
+    r = np.sqrt(s) / s  # s^-1/2, without a literal, which would make it float64
     return r * np.sqrt(r)
 
 

@@ -3,8 +3,8 @@
     y[n, i, j, c]  = max over kh, kw of x[n, i SH + kh - top, j SW + kw - left, c], over the cells inside the image
     dx[n, h, w, c] = sum of dy[n, i, j, c] over the windows (i, j) whose maximum lies at (h, w)
 
-Of equal values the first in reading order is the maximum, as in Caffe. The gradient is gathered: each input pixel asks
-the windows over it, so that threads never write to the same place.
+Of equal values the first in reading order is the maximum, as in Caffe; a NaN beats every number, so that it shows. The
+gradient is gathered: each input pixel asks the windows over it, so that threads never write to the same place.
 """
 import numpy as np
 
@@ -53,17 +53,19 @@ def max_pool2d(x: Tensor, kernel: Pair, *, stride: Pair | None = None, padding: 
 @kernel
 def max_pool_forward(first, last, x, g, y, winner):
     """y[p, c] = max over the window of output pixel p; winner[p, c] = which kernel cell it was"""
-    C, lowest = x.shape[1], x.dtype.type(-np.inf)
+    C = x.shape[1]
     for p in range(first, last):
         n, top, left = p // (g.OH * g.OW), p // g.OW % g.OH * g.SH - g.top, p % g.OW * g.SW - g.left
+        h0, w0 = max(top, 0), max(left, 0)
+        cell, q = winner.dtype.type((h0 - top) * g.KW + w0 - left), (n * g.H + h0) * g.W + w0
         for c in range(C):
-            y[p, c] = lowest
-            winner[p, c] = 0
-        for h in range(max(top, 0), min(top + g.KH, g.H)):
-            for w in range(max(left, 0), min(left + g.KW, g.W)):
+            y[p, c] = x[q, c]
+            winner[p, c] = cell
+        for h in range(h0, min(top + g.KH, g.H)):
+            for w in range(w0, min(left + g.KW, g.W)):
                 cell, q = winner.dtype.type((h - top) * g.KW + w - left), (n * g.H + h) * g.W + w
                 for c in range(C):
-                    larger = (x[q, c] > y[p, c]) | (x[q, c] != x[q, c])  # a NaN wins, to stay visible
+                    larger = (x[q, c] > y[p, c]) | (x[q, c] != x[q, c])
                     y[p, c] = x[q, c] if larger else y[p, c]
                     winner[p, c] = cell if larger else winner[p, c]
 

@@ -132,7 +132,7 @@ def test_nothing_is_changed_by_what_does_not_fit():
 
 def test_wrong_number_of_classes_is_told():
     arrays = network(ModelConfig(classes=5, image_size=32, width=0.125, heads="none")).parameters()
-    with pytest.raises(InputError, match="tells 5 classes apart, the network 3: build the network with classes=5"):
+    with pytest.raises(InputError, match="has 5 classes, the network 3: build the network with classes=5"):
         weights.apply(network(), arrays)
 
 
