@@ -1,6 +1,6 @@
 """Train GoogLeNet: `python train.py` on the embedded images, `python train.py --data DIR` on your own.
 
-A run writes a folder of its own: last.h5 (to go on from), best.h5 (the lowest validation error), log.csv, curves.png
+A run writes a folder of its own: last.h5 (to go on from), best.h5 (the lowest validation loss), log.csv, curves.png
 and config.json. Ctrl-C finishes the step, saves and says how to go on.
 """
 from __future__ import annotations
@@ -35,8 +35,9 @@ from minigrad.errors import InputError
 
 # The embedded images are 28x28 pixels and fill their frame: at 64 pixels, nothing cropped, the whole network learns
 # them in a few minutes. There is no time for the paper's slow schedule: the rate falls to zero in a line.
-FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 8, "schedule": "poly", "power": 1.0, "init": "he",
-                                "bias_init": 0.0, "standardise": True}
+FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 7, "batch_size": 16, "lr": 0.0025, "schedule": "poly",
+                                "power": 1.0, "init": "he", "bias_init": 0.0, "standardise": True,
+                                "validation_fraction": 0.05}
 CHANGEABLE = {"data", "epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 

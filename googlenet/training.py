@@ -68,7 +68,7 @@ class Epoch(NamedTuple):
     images: int  # seen since the beginning
     losses: Losses
     validation: Score | None
-    best: bool  # the lowest top-1 error of validation so far
+    best: bool  # the lowest validation loss so far: it wavers less than the error of few images
     warnings: tuple[str, ...]
 
 
@@ -101,7 +101,7 @@ class Trainer:
         self.loader = Loader(training, self._sample, config.batch_size, seed=config.seed, shuffle=True,
                              threads=config.loader_threads, max_bad=config.max_bad)
         self.step = self.epoch = self.batch = self.images = 0
-        self.lowest_error = math.inf  # top-1, of validation
+        self.lowest_loss = math.inf  # of validation
         self.losses: list[Losses] = []  # of this epoch's steps
         self.latest: Batch | None = None
         self.bad: dict[str, str] = {}  # validation images that can't be used: name -> reason
@@ -154,9 +154,9 @@ class Trainer:
         result = None if self.validation is None else self.validate()
         if result is not None and not math.isfinite(result.loss):
             raise self._diverged(f"the validation loss is {result.loss} after epoch {self.epoch + 1}")
-        best = result is None or result.top1_error < self.lowest_error
+        best = result is None or result.loss < self.lowest_loss
         if result is not None:
-            self.lowest_error = min(self.lowest_error, result.top1_error)
+            self.lowest_loss = min(self.lowest_loss, result.loss)
         warnings = self._stuck_heads() if self.epoch == 0 else ()
         record = Epoch(self.epoch, self.step, self.images, mean(self.losses), result, best, warnings)
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
@@ -193,7 +193,7 @@ class Trainer:
         velocity = {f"velocity/{name}": view for name, view in self.flat.views(self.sgd.velocity).items()}
         state: dict[str, str | int | float] = {
             "step": self.step, "epoch": self.epoch, "batch": self.batch, "images": self.images,
-            "lowest_error": self.lowest_error, "training": to_json(self.config), "data": self._fingerprint(),
+            "lowest_loss": self.lowest_loss, "training": to_json(self.config), "data": self._fingerprint(),
             "bad": json.dumps(self.loader.bad)}
         losses = np.array(self.losses, np.float64).reshape(-1, len(Losses._fields))
         save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
@@ -230,7 +230,7 @@ class Trainer:
             view[...] = arrays[f"velocity/{name}"]
         for name in ("step", "epoch", "batch", "images"):
             setattr(self, name, int(attributes[name]))
-        self.lowest_error = float(attributes["lowest_error"])
+        self.lowest_loss = float(attributes["lowest_loss"])
         self.losses = [Losses(*row) for row in arrays["losses"].tolist()]
         self.loader.bad.update(json.loads(str(attributes["bad"])))
 

@@ -191,12 +191,12 @@ def test_without_validation_the_last_weights_are_the_best(folder, tmp_path):
         np.testing.assert_array_equal(best[path], last[path])
 
 
-def test_the_best_weights_are_those_of_the_lowest_error(folder, tmp_path, monkeypatch):
-    errors = iter([0.5, 0.25, 0.75, 0.25])
-    monkeypatch.setattr(Trainer, "validate", lambda trainer: Score(4, next(errors), 0.0, 1.0))
+def test_the_best_weights_are_those_of_the_lowest_loss(folder, tmp_path, monkeypatch):
+    losses = iter([0.5, 0.25, 0.75, 0.25])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: Score(4, 0.5, 0.0, next(losses)))
     made = run(folder, tmp_path, epochs=4)
     assert load_model(made / "best.h5").attributes["trained_images"] == 64
-    assert load_model(made / "last.h5").attributes["lowest_error"] == 0.25
+    assert load_model(made / "last.h5").attributes["lowest_loss"] == 0.25
 
 
 # Stopping and going on.

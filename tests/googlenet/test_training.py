@@ -311,7 +311,7 @@ def uninterrupted():
 def assert_same_state(one: Trainer, other: Trainer):
     np.testing.assert_array_equal(one.flat.data, other.flat.data)
     np.testing.assert_array_equal(one.sgd.velocity, other.sgd.velocity)
-    for name in ("step", "epoch", "batch", "images", "lowest_error"):
+    for name in ("step", "epoch", "batch", "images", "lowest_loss"):
         assert getattr(one, name) == getattr(other, name), name
     assert one.loader.bad == other.loader.bad
 

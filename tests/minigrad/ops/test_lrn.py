@@ -1,11 +1,13 @@
 """lrn against the loops and the complex step, at constants with which every term matters."""
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad import InputError, Tensor, ops
+from minigrad.ops.lrn import three_quarters
 from tests import reference
 from tests.minigrad.checks import assert_close, assert_gradients, gradients
 from tests.minigrad.strategies import channels, dtypes, normal, seeds, upstream
@@ -74,3 +76,9 @@ def test_reads_a_channel_slice():
 def test_refuses_a_window_without_a_centre(size):
     with pytest.raises(InputError, match=rf"{size}.*odd"):
         ops.lrn(Tensor(np.zeros((2, 2, 2, 8))), size=size)
+
+
+def test_powers_of_float32_are_float32():
+    """A literal would make them float64: half the lanes, twice the time."""
+    three_quarters.compile((numba.float32,))
+    assert three_quarters.overloads[(numba.float32,)].signature.return_type == numba.float32
