@@ -207,13 +207,13 @@ def test_learns_32_images_by_heart():
 
 # Validation, best weights, warnings.
 
-def test_best_is_a_lower_error_than_all_before(monkeypatch):
-    errors = iter([0.5, 0.5, 0.25, 0.75, 0.25, 0.0])
+def test_best_is_a_lower_loss_than_all_before(monkeypatch):
+    losses = iter([0.5, 0.5, 0.25, 0.75, 0.25, 0.0])
     trainer = make(TrainingConfig(epochs=6, batch_size=16), validation=Pictures(1))
-    monkeypatch.setattr(trainer, "validate", lambda: Score(4, next(errors), 0.0, 1.0))
+    monkeypatch.setattr(trainer, "validate", lambda: Score(4, 0.5, 0.0, next(losses)))
     epochs = [record for record in trainer.records() if isinstance(record, Epoch)]
     assert [epoch.best for epoch in epochs] == [True, False, True, False, False, True]
-    assert epochs[3].validation == Score(4, 0.75, 0.0, 1.0)
+    assert epochs[3].validation == Score(4, 0.5, 0.0, 0.75)
 
 
 def test_validation_is_in_testing_mode_and_training_goes_on_in_its_own():
