@@ -15,7 +15,8 @@ class FlatParameters:
         named = list(model.named_parameters())
         dtype = np.result_type(*(p.dtype for _, p in named))
         total = sum(p.data.size for _, p in named)
-        self.data, self.gradient = np.empty(total, dtype), np.zeros(total, dtype)
+        self.data, self._gradient = np.empty(total, dtype), np.zeros(total, dtype)
+        self._parameters = [parameter for _, parameter in named]
         self.places: dict[str, tuple[slice, tuple[int, ...]]] = {}
         begin = 0
         for path, parameter in named:
@@ -23,7 +24,7 @@ class FlatParameters:
             self.places[path] = place, parameter.shape
             self.data[place] = parameter.data.reshape(-1)
             parameter.data = self.data[place].reshape(parameter.shape)
-            parameter.grad = self.gradient[place].reshape(parameter.shape)
+            parameter.grad = self._gradient[place].reshape(parameter.shape)
             begin = place.stop
 
     def views(self, vector: np.ndarray) -> dict[str, np.ndarray]:
@@ -31,5 +32,15 @@ class FlatParameters:
         return {path: vector[place].reshape(shape) for path, (place, shape) in self.places.items()}
 
     def zero_gradient(self) -> None:
-        """Set the gradient to zero, before a backward pass adds to it."""
-        self.gradient[:] = 0
+        """Begin a new gradient. Zeros are written only where no gradient arrives: see `gradient`."""
+        for parameter in self._parameters:
+            parameter.stale = True
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """The sum of the gradients (P,) since `zero_gradient`."""
+        for parameter in self._parameters:
+            if parameter.stale and parameter.grad is not None:
+                parameter.grad[...] = 0
+                parameter.stale = False
+        return self._gradient

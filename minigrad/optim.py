@@ -25,12 +25,12 @@ class SGD:
 
     def step(self, lr: float) -> None:
         """Update the parameters by their gradient at learning rate `lr`."""
-        p = self.parameters
+        p, gradient = self.parameters, self.parameters.gradient
         real = p.data.dtype.type
         for path, (place, _) in p.places.items():
             as_bias = self.caffe_biases and path.endswith("bias")
             rate, decay = (2 * lr, 0.0) if as_bias else (lr, self.weight_decay)
-            update(place.stop - place.start, p.data[place], p.gradient[place], self.velocity[place],
+            update(place.stop - place.start, p.data[place], gradient[place], self.velocity[place],
                    real(rate), real(decay), real(self.momentum))
 
 

@@ -37,6 +37,7 @@ class Tensor:
     """An array with a gradient: `data` (ndarray), `grad` (ndarray of the same shape, or None), `requires_grad`."""
 
     __array_priority__ = 1  # ndarray * Tensor asks the Tensor
+    stale = False  # whether `grad` is left over from before, and the next gradient replaces it
 
     def __init__(self, data: "np.ndarray | float", requires_grad: bool = False, op: Op | None = None):
         self.data = np.asarray(data)
@@ -103,7 +104,7 @@ class Tensor:
             gradient = gradients.pop(tensor).total
             op = tensor.op
             if op is None:
-                tensor.grad = gradient.copy() if tensor.grad is None else add_into(tensor.grad, gradient)
+                tensor.receive(gradient)
                 continue
             if op.inputs is None:
                 raise InputError(f"the graph behind {type(op).__name__} is gone: backward() frees it as it passes; "
@@ -117,6 +118,16 @@ class Tensor:
                 else:
                     gradients[source] = Sum(dx)
             op.release()
+
+    def receive(self, gradient: np.ndarray) -> None:
+        """Add a gradient to `grad` of this leaf, in place where there is one."""
+        if self.grad is None:
+            self.grad = gradient.copy()
+        elif self.stale:
+            np.copyto(self.grad, gradient)
+        else:
+            add_into(self.grad, gradient)
+        self.stale = False
 
 
 class Sum:
