@@ -8,6 +8,7 @@ file.
 """
 import contextlib
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -48,16 +49,16 @@ def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], attributes: dic
 
 
 def _image(arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> bytes:
-    """Return the bytes of an HDF5 file."""
-    with h5py.File("in memory", "w", driver="core", backing_store=False, libver="latest") as file:
+    """Return the bytes of an HDF5 file behind its user block."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", libver="latest", userblock_size=USER_BLOCK) as file:
         file.attrs.update(attributes)
         for name, array in arrays.items():
             if array.ndim == 0 or array.size == 0:
                 file.create_dataset(name, data=array)
             else:
                 file.create_dataset(name, data=array, chunks=_chunks(array.shape), fletcher32=True)
-        file.flush()
-        return file.id.get_file_image()
+    return memory.getvalue()[USER_BLOCK:]
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
