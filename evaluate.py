@@ -179,6 +179,7 @@ def write_probabilities(path: Path, found: list[Prediction], dataset: Dataset) -
 
 
 def write_json(where: str, result: dict[str, object]) -> None:
+    """Write the result to a file, or to standard output for "-"."""
     text = json.dumps(result, indent=2, allow_nan=False)
     if where == "-":
         print(text)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tqdm import tqdm
@@ -38,7 +39,8 @@ from minigrad.errors import InputError
 FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 7, "batch_size": 16, "lr": 0.0025, "schedule": "poly",
                                 "power": 1.0, "init": "he", "bias_init": 0.0, "standardise": True,
                                 "validation_fraction": 0.05}
-CHANGEABLE = {"data", "epochs", "lr", "threads", "loader_threads", "max_bad"}  # flags that --resume takes
+# Flags that may be given beside --resume.
+CHANGEABLE = {"data", "epochs", "lr", "threads", "loader_threads", "max_bad", "save_every", "log_every"}
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
@@ -53,10 +55,6 @@ def make_parser() -> argparse.ArgumentParser:
     changeable = ", ".join("--" + name.replace("_", "-") for name in sorted(CHANGEABLE))
     made.add_argument("--resume", metavar="RUN", help="go on with this run: its folder, or its last.h5; of the other "
                       f"flags only {changeable} may change")
-    made.add_argument("--save-every", type=float, default=10, metavar="MINUTES",
-                      help="write last.h5 this often, and after each epoch (default %(default)s)")
-    made.add_argument("--log-every", type=int, default=10, metavar="STEPS",
-                      help="steps between lines of log.csv (default %(default)s)")
     made.add_argument("--debug", action="store_true", help="show where an error comes from")
     return made
 
@@ -65,9 +63,6 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     """Return all flags with their defaults, and {name: value} of those that were given."""
     parser = make_parser()
     flags = parser.parse_args(arguments)
-    if flags.save_every <= 0 or flags.log_every < 1:
-        parser.error(f"--save-every {flags.save_every}, --log-every {flags.log_every}: give more than 0 minutes "
-                     "and at least 1 step")
     report.check_threads(parser, flags.threads)
     parser.set_defaults(**dict.fromkeys(vars(flags)))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -86,25 +81,34 @@ def main(arguments: list[str]) -> int:
           + f", {len(trainer.training.classes)} classes")
     print(f"{trainer.flat.data.size:,} parameters; images: {trainer.preprocessing}")
     print(f"run folder: {folder}")
-    log = report.Log(folder / "log.csv", flags.log_every, trainer.step, trainer.epoch)
+    write_settings(trainer, folder / "config.json")
+    log = report.Log(folder / "log.csv", config.log_every, trainer.step, trainer.epoch)
     try:
-        finished = train(trainer, folder, log, flags.save_every * 60)
+        finished = train(trainer, folder, log)
     except BaseException as error:
         with suppress(InputError):  # what stopped the run is the news
             close(log, folder)
         if isinstance(error, DivergedError):
             kept = (folder / "last.h5").exists()
-            remedy = f"the last good checkpoint is kept: --resume {folder}" if kept else "start again"
+            remedy = f"the last good checkpoint is kept: --resume {quote(str(folder))}" if kept else "start again"
             raise InputError(f"{error}; {remedy}") from error
         raise
     close(log, folder)
     if trainer.loader.bad or trainer.bad:
         print(f"left out as damaged: {len(trainer.loader.bad)} training, {len(trainer.bad)} validation images")
     if not finished:
-        print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {folder}")
+        print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {quote(str(folder))}")
         return 130
     test(trainer, folder)
     return 0
+
+
+def write_settings(trainer: Trainer, path: Path) -> None:
+    """Write what the run is made with, as JSON to read; a checkpoint has the same."""
+    settings = {"model": asdict(trainer.model.config), "training": asdict(trainer.config),
+                "preprocessing": json.loads(trainer.preprocessing.to_json())}
+    with report.writing(path):
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def close(log: report.Log, folder: Path) -> None:
@@ -123,16 +127,12 @@ def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
     trainer = Trainer(model, config, training, validation, images_of(model_config, config, training))
     trainer.initialise()
     folder = new_folder(Path(config.output))
-    settings = {"model": asdict(model_config), "training": asdict(config),
-                "preprocessing": json.loads(trainer.preprocessing.to_json())}
-    with report.writing(folder / "config.json"):
-        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return trainer, folder
 
 
 def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, Path]:
     """Take up the run of a checkpoint, where it stopped."""
-    fixed = sorted(given.keys() - CHANGEABLE - {"resume", "save_every", "log_every", "debug"})
+    fixed = sorted(given.keys() - CHANGEABLE - {"resume", "debug"})
     if fixed:
         raise InputError(f"--{fixed[0].replace('_', '-')} can't change when a run is resumed; leave it out, "
                          "or start a new run")
@@ -151,10 +151,12 @@ def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
 
 
 def set_threads(config: TrainingConfig) -> None:
+    """Size the kernels' threads; 0 stands for all cores."""
     minigrad.set_threads(config.threads or minigrad.available_threads())
 
 
 def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
+    """Open the training images and those of them held out for validation, None without any."""
     training = open_dataset(config.data, "train")
     if config.validation_fraction == 0:
         return training, None
@@ -205,7 +207,7 @@ def stop_on_signal() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def train(trainer: Trainer, folder: Path, log: report.Log, save_every: float) -> bool:
+def train(trainer: Trainer, folder: Path, log: report.Log) -> bool:
     """Train to the end, or until a signal, saving last.h5 and best.h5; return whether all epochs are done."""
     saved = time.monotonic()
     steps = trainer.loader.batches
@@ -215,13 +217,13 @@ def train(trainer: Trainer, folder: Path, log: report.Log, save_every: float) ->
             if isinstance(record, Step):
                 log.step(record)
                 bar.update(steps * record.epoch + trainer.batch - bar.n)
-                bar.set_postfix_str(told(record), refresh=False)
+                bar.set_postfix_str(progress(record), refresh=False)
             else:
                 log.epoch(record)
                 announce(record, trainer)
                 if record.best:
                     trainer.save_weights(folder / "best.h5")
-            if stop or isinstance(record, Epoch) or time.monotonic() - saved > save_every:
+            if stop or isinstance(record, Epoch) or time.monotonic() - saved > 60 * trainer.config.save_every:
                 log.flush()
                 trainer.save(folder / "last.h5")
                 saved = time.monotonic()
@@ -230,7 +232,7 @@ def train(trainer: Trainer, folder: Path, log: report.Log, save_every: float) ->
     return True
 
 
-def told(record: Step) -> str:
+def progress(record: Step) -> str:
     """Return the bar's text: the three losses, the rate, the speed."""
     names = {"main": record.losses.main, "aux1": record.losses.aux1, "aux2": record.losses.aux2}
     losses = " ".join(f"{name} {loss:.3f}" for name, loss in names.items() if not math.isnan(loss))
@@ -259,9 +261,9 @@ def test(trainer: Trainer, folder: Path) -> None:
         result = score([load(best)], images, 1, threads=trainer.config.loader_threads, max_bad=trainer.config.max_bad)
         print(f"test: top-1 error {result.top1_error:.2%}, top-5 error {result.top5_error:.2%} "
               f"({result.images} images, centre crop)")
-    source = "" if data == "embedded" else f" --data {data}"
+    source = "" if data == "embedded" else f" --data {quote(data)}"
     print(f"curves: {folder / 'curves.png'}")
-    print(f"evaluate with: python evaluate.py --weights {best}{source} --crops 144")
+    print(f"evaluate with: python evaluate.py --weights {quote(str(best))}{source} --crops 144")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ class TrainingConfig(Config):
     loader_threads: int = option(1, "[1, inf)", "threads that decode images ahead", "ours")
     workers: int = option(1, "[1, 1]", "model replicas, as in the paper's DistBelief (not loader processes); more "
                           "than 1 is not built yet", "paper, section 6")
+    save_every: float = option(10.0, "(0, inf) minutes", "time between checkpoints, beside each epoch's", "ours")
+    log_every: int = option(10, "[1, inf) steps", "steps between lines of log.csv", "ours")
     output: str = option("runs", "", "folder in which each run makes its own", "ours")
 
 

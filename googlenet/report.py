@@ -106,6 +106,7 @@ class Log:
             self.file.flush()
 
     def close(self) -> None:
+        """Write what is left, and end."""
         with writing(self.path):
             self.file.close()
 
@@ -121,7 +122,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def curves(rows: list[dict[str, str]], path: Path) -> None:
-    """Draw a log as a PNG: the losses of all classifiers over the epochs, and the validation errors."""
+    """Draw a log as a PNG: the losses of all classifiers and the validation errors, over the images seen."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -104,6 +104,7 @@ class Trainer:
         self.lowest_loss = math.inf  # of validation
         self.losses: list[Losses] = []  # of this epoch's steps
         self.latest: Batch | None = None
+        self.good_at = 0  # the step whose weights were last found good
         self.bad: dict[str, str] = {}  # validation images that can't be used: name -> reason
 
     def initialise(self) -> None:
@@ -201,7 +202,7 @@ class Trainer:
 
     def _require_good(self) -> None:
         """Raise DivergedError where the latest step ruined the weights; its own loss is of the weights before it."""
-        if self.latest is None:
+        if self.latest is None or self.good_at == self.step:
             return
         training = self.model.training
         x = Tensor(self.latest.images.astype(self.model.config.dtype, copy=False))
@@ -210,6 +211,7 @@ class Trainer:
         self.model.train(training)
         if not math.isfinite(loss) or not np.isfinite(self.flat.data).all() or not np.isfinite(self.sgd.velocity).all():
             raise self._diverged(f"after step {self.step} the loss is {loss}, or a weight is no number")
+        self.good_at = self.step
 
     def save_weights(self, path: str | PathLike[str]) -> None:
         """Write the weights alone, half as large as a checkpoint. Raises as `save` does."""

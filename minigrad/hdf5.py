@@ -48,7 +48,7 @@ def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], attributes: dic
             os.remove(temporary)
 
 
-def _image(arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> bytes:
+def _image(arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> memoryview:
     """Return the bytes of an HDF5 file behind its user block."""
     memory = io.BytesIO()
     with h5py.File(memory, "w", libver="latest", userblock_size=USER_BLOCK) as file:
@@ -58,7 +58,7 @@ def _image(arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> b
                 file.create_dataset(name, data=array)
             else:
                 file.create_dataset(name, data=array, chunks=_chunks(array.shape), fletcher32=True)
-    return memory.getvalue()[USER_BLOCK:]
+    return memory.getbuffer()[USER_BLOCK:]
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

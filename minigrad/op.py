@@ -3,6 +3,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minigrad.errors import InputError
+
 if TYPE_CHECKING:
     from minigrad.tensor import Tensor
 
@@ -25,9 +27,16 @@ class Op:
         raise NotImplementedError
 
     def __call__(self, *inputs: "Tensor") -> "Tensor":
-        """Run forward, and record the call when some input wants a gradient."""
+        """Run forward, and record the call when some input wants a gradient.
+
+        Raises InputError for an input without values, such as an empty batch.
+        """
         from minigrad.tensor import Tensor, grad_enabled
 
+        for t in inputs:
+            if t.data.size == 0:
+                raise InputError(f"{type(self).__name__} got an input of shape {t.shape}, which holds no values: "
+                                 "an empty batch has no result; leave it out")
         self.needs = tuple(grad_enabled() and t.requires_grad for t in inputs)
         y = self.forward(*(t.data for t in inputs))
         if not any(self.needs):

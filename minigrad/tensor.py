@@ -47,10 +47,12 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of `data`."""
         return self.data.shape
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of `data`."""
         return self.data.dtype
 
     def item(self) -> float:
@@ -138,6 +140,7 @@ class Sum:
         self.own = False
 
     def add(self, other: np.ndarray) -> None:
+        """Add the gradient of one more use."""
         self.total = add_into(self.total, other) if self.own else added(self.total, other)
         self.own = True
 

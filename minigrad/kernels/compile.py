@@ -90,6 +90,7 @@ class SayCompiling(event.Listener):
     """Log one line for each kernel that is compiled, as opposed to loaded from the cache."""
 
     def on_start(self, started: event.Event) -> None:
+        """Name what is being compiled, if it is one of ours."""
         dispatcher = started.data["dispatcher"]
         if isinstance(dispatcher._cache, StampedCache):
             log.info("compiling %s", dispatcher.py_func.__qualname__.lstrip("_"))

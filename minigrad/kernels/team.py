@@ -138,6 +138,7 @@ class Helper:
         self.thread.start()
 
     def work(self) -> None:
+        """Help and sleep in turns, until the team stops; runs in the helper's thread."""
         while not self.shared[STOP]:
             help_along(self.shared, self.number, self.yielding)
             self.asleep = True
@@ -145,6 +146,7 @@ class Helper:
                 self.bell.acquire()
 
     def wake(self) -> None:
+        """Ring, if the helper sleeps."""
         if self.asleep:
             self.asleep = False
             self.bell.release()
@@ -170,7 +172,6 @@ class Team:
         for helper in self.helpers[:count]:
             helper.wake()
 
-
     def stop(self) -> None:
         """Send the helpers home, before the interpreter that they run in goes."""
         self.shared[STOP] = 1
@@ -180,7 +181,7 @@ class Team:
 
 
 def _address_of_yield() -> int:
-    """The address of the system's "let others run": sched_yield, on Windows SwitchToThread."""
+    """Return the address of the system's "let others run": sched_yield, on Windows SwitchToThread."""
     if sys.platform == "win32":
         function = ctypes.windll.kernel32.SwitchToThread
     else:

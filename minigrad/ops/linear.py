@@ -5,7 +5,8 @@
     dw[c, o] = sum over n of x[n, c] * dy[n, o]
     db[o]    = sum over n of dy[n, o]
 
-float32 and float64 go through the register tile, as a convolution of one tap; other dtypes through NumPy's product.
+float32 and float64 go through the register tile, as a convolution of one tap; where nothing is compiled, NumPy's
+product serves.
 """
 import numpy as np
 
