@@ -7,7 +7,9 @@
 | team.py | those threads: the caller and its helpers |
 | target.py | vector width and register count of the CPU that Numba compiles for |
 | tile.py | the register tile: plain loops, and the same as LLVM vectors |
-| panels.py | the loops around the tile: an indirect matrix product and its weight gradient |
+| taps.py | where a convolution's inputs lie: rows under kernel taps |
+| gemm.py | the indirect matrix product: loops around the tile |
+| weight_gradient.py | its weight gradient |
 | windows.py | output sizes, padding and windows of convolutions and pools |
 | elementwise.py | sums and masks over whole arrays |
 | philox.py | the counter-based random generator |

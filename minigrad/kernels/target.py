@@ -22,11 +22,15 @@ define <16 x float> @f(<16 x float> %x) {
 
 
 class Target(NamedTuple):
-    """Bytes of a vector register, and the tile of sums that fits into the registers: pixels x vectors."""
+    """Bytes of a vector register, and the tiles of sums that fit into the registers.
+
+    A forward tile has pixels x vectors sums; a tile of the weight gradient heights x vectors, the tallest and those for
+    what is left over."""
 
     vector_bytes: int
     pixels: int
     vectors: int
+    heights: tuple[int, int, int, int]
 
     def lanes(self, dtype: np.dtype) -> int:
         """Return how many values of `dtype` a vector register holds."""
@@ -38,15 +42,16 @@ def target() -> Target:
     """Return the vectors of the CPU that Numba compiles for.
 
     With 32 registers 12 x 2 of them hold sums, with 16 registers 6 x 2; the rest hold weights and the broadcast input.
+    More sums would fit, but 14 pixels need more addresses than an x86 CPU has general registers (5 % slower).
     """
     assembly = _assembly()
     if "zmm" in assembly:  # AVX-512
-        return Target(64, 12, 2)
+        return Target(64, 12, 2, (12, 8, 4, 1))
     if "ymm" in assembly:  # AVX2
-        return Target(32, 6, 2)
+        return Target(32, 6, 2, (6, 4, 2, 1))
     if re.search(r"\bv\d+\.4s", assembly):  # NEON
-        return Target(16, 12, 2)
-    return Target(16, 6, 2)  # SSE, and whatever else: LLVM splits or joins vectors of 16 bytes
+        return Target(16, 12, 2, (12, 8, 4, 1))
+    return Target(16, 6, 2, (6, 4, 2, 1))  # SSE, and whatever else: LLVM splits or joins vectors of 16 bytes
 
 
 def _assembly() -> str:

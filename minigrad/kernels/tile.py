@@ -17,7 +17,7 @@ from numba.extending import intrinsic, overload
 from minigrad.kernels.target import target
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
-HEIGHTS = (target().pixels, 4, 1)  # rows of weights that one call of `gradient_tile` sums
+HEIGHTS = target().heights  # rows of weights that one call of `gradient_tile` sums
 
 
 def forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR):
@@ -41,17 +41,17 @@ def half_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, 
     forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR)
 
 
-def gradient_tile(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
+def gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
     """dw[i, j] += sum over pixels p of x[rows[p] + c + i] * dy[p, j]; MC input channels x NR output channels.
 
-    `dy` is packed (pixels, NR); `at` and `wo` are where the tile begins in the flat `rows` and `dw`.
+    `dy` is packed (pixels, NR); `at`, `do` and `wo` are where the tile begins in the flat `rows`, `dy` and `dw`.
     """
     for i in range(MC):
         for j in range(NR):
             s = zeros[0]
             for p in range(pixels):
                 row = rows[at + p]
-                s += (x[row + c + i] if row >= 0 else zeros[c + i]) * dy[p * NR + j]
+                s += (x[row + c + i] if row >= 0 else zeros[c + i]) * dy[do + p * NR + j]
             dw[wo + i * step + j] += s
 
 
@@ -77,9 +77,9 @@ class Emitter:
     def store(self, value, pointer):
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.bytes)
 
-    def broadcast(self, pointer):
+    def broadcast(self, value):
         undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, self.builder.load(pointer), INT32(0))
+        first = self.builder.insert_element(undefined, value, INT32(0))
         zeros = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, zeros)
 
@@ -90,7 +90,7 @@ class Emitter:
     def add_products(self, sums, inputs, weights):
         """sums[i][j] += inputs[i] * weights[j], inputs being addresses of single values."""
         for row, pointer in zip(sums, inputs, strict=True):
-            value = self.broadcast(pointer)
+            value = self.broadcast(self.builder.load(pointer))
             for register, weight in zip(row, weights, strict=True):
                 total = self.builder.call(self.multiply_add, [value, weight, self.builder.load(register)])
                 self.builder.store(total, register)
@@ -104,17 +104,21 @@ class Emitter:
     def floor(self, relu):
         """A vector of 0 if relu, else of minus infinity."""
         wanted = cgutils.is_not_null(self.builder, relu)
-        bound = self.builder.select(wanted, self.scalar(0.0), self.scalar(float("-inf")))
-        return self.broadcast(cgutils.alloca_once_value(self.builder, bound))
+        return self.broadcast(self.builder.select(wanted, self.scalar(0.0), self.scalar(float("-inf"))))
+
+    def at_least(self, value, floor):
+        """`floor` where the value is less, so that a NaN stays one."""
+        return self.builder.select(self.builder.fcmp_ordered("<", value, floor), floor, value)
 
 
-def _scalar(array: types.Array) -> tuple[ir.Type, int]:
+def scalar_of(array: types.Array) -> tuple[ir.Type, int]:
     """Return the LLVM type of an array's values, and how many a register holds."""
     scalar = ir.FloatType() if array.dtype == types.float32 else ir.DoubleType()
     return scalar, target().vector_bytes // (4 if array.dtype == types.float32 else 8)
 
 
-def _data(context, builder, array: types.Array, value):
+def array_data(context, builder, array: types.Array, value):
+    """Return the address of an array's values."""
     return context.make_array(array)(context, builder, value).data
 
 
@@ -122,7 +126,7 @@ def _vector_forward(height: int, width: int):
     """The tile of `height` pixels x `width` vectors of channels, as an intrinsic."""
     @intrinsic
     def tile(typing_context, x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu):
-        scalar, lanes = _scalar(x)
+        scalar, lanes = scalar_of(x)
         n = types.intp
         signature = types.void(x, zeros, rows, n, n, n, w, n, start, n, y, n, n, n)
 
@@ -130,7 +134,7 @@ def _vector_forward(height: int, width: int):
             x_, zeros_, rows_, at, taps, C, w_, wo, start_, so, y_, yo, step, relu = values
             emit = Emitter(builder, scalar, lanes)
             arrays = zip((x, zeros, rows, w, start, y), (x_, zeros_, rows_, w_, start_, y_), strict=True)
-            px, pzeros, prows, pw, pstart, py = (_data(context, builder, t, v) for t, v in arrays)
+            px, pzeros, prows, pw, pstart, py = (array_data(context, builder, t, v) for t, v in arrays)
             sums = emit.sums(height, width)
             for j in range(width):
                 first = emit.load(emit.pointer(pstart, builder.add(so, INT64(j * lanes))))
@@ -150,9 +154,7 @@ def _vector_forward(height: int, width: int):
             for i in range(height):
                 line = builder.add(yo, builder.mul(step, INT64(i)))
                 for j in range(width):
-                    value = builder.load(sums[i][j])
-                    # "unless less", so that a NaN stays one
-                    value = builder.select(builder.fcmp_ordered("<", value, floor), floor, value)
+                    value = emit.at_least(builder.load(sums[i][j]), floor)
                     emit.store(value, emit.pointer(py, builder.add(line, INT64(j * lanes))))
             return context.get_dummy_value()
 
@@ -164,16 +166,16 @@ def _vector_forward(height: int, width: int):
 def _vector_gradient(height: int, width: int):
     """The tile of `height` input channels x `width` vectors of output channels, as an intrinsic."""
     @intrinsic
-    def tile(typing_context, x, zeros, rows, at, pixels, c, dy, dw, wo, step):
-        scalar, lanes = _scalar(x)
+    def tile(typing_context, x, zeros, rows, at, pixels, c, dy, do, dw, wo, step):
+        scalar, lanes = scalar_of(x)
         n = types.intp
-        signature = types.void(x, zeros, rows, n, n, n, dy, dw, n, n)
+        signature = types.void(x, zeros, rows, n, n, n, dy, n, dw, n, n)
 
         def codegen(context, builder, signature, values):
-            x_, zeros_, rows_, at, pixels, c, dy_, dw_, wo, step = values
+            x_, zeros_, rows_, at, pixels, c, dy_, do, dw_, wo, step = values
             emit = Emitter(builder, scalar, lanes)
             arrays = zip((x, zeros, rows, dy, dw), (x_, zeros_, rows_, dy_, dw_), strict=True)
-            px, pzeros, prows, pdy, pdw = (_data(context, builder, t, v) for t, v in arrays)
+            px, pzeros, prows, pdy, pdw = (array_data(context, builder, t, v) for t, v in arrays)
             places = [[emit.pointer(pdw, builder.add(builder.add(wo, builder.mul(step, INT64(i))), INT64(j * lanes)))
                        for j in range(width)] for i in range(height)]
             sums = emit.sums(height, width)
@@ -181,7 +183,7 @@ def _vector_gradient(height: int, width: int):
                 builder.store(ir.Constant(emit.vector, [0.0] * lanes), register)
             with cgutils.for_range(builder, pixels) as p:
                 row = emit.pointer(emit.row(px, pzeros, prows, builder.add(at, p.index)), c)
-                line = builder.mul(p.index, INT64(width * lanes))
+                line = builder.add(do, builder.mul(p.index, INT64(width * lanes)))
                 upstream = [emit.load(emit.pointer(pdy, builder.add(line, INT64(j * lanes)))) for j in range(width)]
                 emit.add_products(sums, [emit.pointer(row, INT64(i)) for i in range(height)], upstream)
             for i in range(height):
@@ -196,9 +198,9 @@ def _vector_gradient(height: int, width: int):
 
 vector_forward = _vector_forward(target().pixels, target().vectors)
 vector_half = _vector_forward(target().pixels, target().vectors // 2)
-vector_gradient_high, vector_gradient_middle, vector_gradient_low = (
+vector_gradient_tall, vector_gradient_middle, vector_gradient_low, vector_gradient_single = (
     _vector_gradient(height, target().vectors) for height in HEIGHTS)
-HIGH, MIDDLE, _ = HEIGHTS
+TALL, MIDDLE, LOW, _ = HEIGHTS
 
 
 @overload(forward_tile, inline="never")
@@ -218,13 +220,15 @@ def _half_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu,
 
 
 @overload(gradient_tile, inline="never")
-def _gradient_tile(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
-    def compiled(x, zeros, rows, at, pixels, c, dy, dw, wo, step, MC, NR):
-        if MC == HIGH:
-            vector_gradient_high(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+def _gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
+    def compiled(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
+        if MC == TALL:
+            vector_gradient_tall(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
         elif MC == MIDDLE:
-            vector_gradient_middle(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+            vector_gradient_middle(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
+        elif MC == LOW:
+            vector_gradient_low(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
         else:
-            vector_gradient_low(x, zeros, rows, at, pixels, c, dy, dw, wo, step)
+            vector_gradient_single(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
 
     return compiled

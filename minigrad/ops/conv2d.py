@@ -7,30 +7,37 @@ With x (N, H, W, C) padded by zeros, w (KH, KW, C, O), b (O,), and strides SH, S
     dx[n, h, v, c]   = sum over o, kh, kw, i, j with i SH + kh = h and j SW + kw = v of dy[n, i, j, o] * w[kh, kw, c, o]
     db[o]            = sum over n, i, j of dy[n, i, j, o]
 
-Two ways to compute it, one meaning:
+Three ways to compute it, one meaning:
 
 - `im2col` writes the patch under every output pixel as a row of a matrix X (N OH OW, KH KW C). Then y = X w + b is a
   matrix product, dw = X^T dy another, and dx is (dy w^T) with every patch added back to where it came from. Any dtype.
 - `direct` never builds X: the register tile (kernels/tile.py) reads each patch where it lies, by the addresses of its
   rows. The data gradient is a convolution of dy with the kernel flipped and its channels swapped. float32 and float64.
 
-`auto` takes direct where it can. `relu=True` applies max(., 0) as the sums are stored.
+- `winograd` (kernels/winograd.py) computes 3x3 kernels at steps of 1 with a quarter of the products. Its sums round
+  differently: the largest error, of 1e-5 of the largest value at most in float32, is some ten times direct's.
+
+`auto` takes winograd where it pays, else direct where it can. `relu=True` applies max(., 0) as the sums are stored.
 """
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from minigrad import runtime
 from minigrad.errors import InputError
 from minigrad.kernels.elementwise import as_rows
-from minigrad.kernels.panels import Taps, product, weight_gradient
+from minigrad.kernels.gemm import indirect_product
+from minigrad.kernels.taps import Taps
+from minigrad.kernels.weight_gradient import weight_gradient
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
+from minigrad.kernels.winograd import winograd_product, winograd_weight_gradient
 from minigrad.op import Op
 from minigrad.ops.relu import masked_gradient
 from minigrad.tensor import Tensor
 
-Method = Literal["auto", "im2col", "direct"]
+Method = Literal["auto", "im2col", "direct", "winograd"]
 FEW_CHANNELS = 16  # below this, a whole kernel row is one tap: a tap's loop over channels would be too short
+LEAST_CHANNELS, LEAST_TILES = 32, 48  # below, winograd's maps of input, output and weights cost more than they save
 
 
 class Im2col(Op):
@@ -65,36 +72,50 @@ class Direct(Op):
         self.over, self.relu, self.out = over, relu, out
 
     def forward(self, x, w, b=None):
-        over, O = self.over, w.shape[3]
         self.x, self.w = x, w
-        y = np.empty((x.shape[0], over.OH, over.OW, O), x.dtype) if self.out is None else self.out
-        y_rows, y_step = as_rows(y)
-        self.pixels = x.shape[0] * over.OH * over.OW
-        rows, taps, joined = self.described(x, w)
-        product(rows, taps, self.pixels, joined, b, y_rows, y_step, self.relu)
-        self.y = y
-        return y
+        shape = x.shape[0], self.over.OH, self.over.OW, w.shape[3]
+        self.y = np.empty(shape, x.dtype) if self.out is None else self.out
+        self.product(b)
+        return self.y
 
     def backward(self, dy):
         dz, db = masked_gradient(dy, self.y if self.relu else None)
-        dx = data_gradient(dz, self.w, self.over, self.x.shape) if self.needs[0] else None
-        dw = None
-        if self.needs[1]:
-            rows, taps, _ = self.described(self.x, self.w)
-            dw = weight_gradient(rows, taps, self.pixels, *as_rows(dz), self.w.shape[3]).reshape(self.w.shape)
+        dx = self.data_gradient(dz) if self.needs[0] else None
+        dw = self.weight_gradient(dz) if self.needs[1] else None
         return (dx, dw, db)[:len(self.needs)]
 
-    def described(self, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Taps, np.ndarray]:
-        """Return x as flat rows, the taps over it, and w with the kernel cells that one tap joins side by side."""
-        over, (KH, KW, C, O) = self.over, w.shape
-        if C < FEW_CHANNELS and KW > 1:
-            x = padded(x, over)  # (N, HP, WP, C): the KW * C values under a kernel row are contiguous
-            H, W = x.shape[1:3]
-            taps = Taps(H, W, over.OH, over.OW, KH, 1, over.SH, over.SW, 0, 0, 1, 1, KW * C, C)
-            return x.reshape(-1), taps, w.reshape(KH, 1, KW * C, O)
-        rows, step = as_rows(x)
-        taps = Taps(over.H, over.W, over.OH, over.OW, KH, KW, over.SH, over.SW, over.top, over.left, 1, 1, C, step)
-        return rows, taps, w
+    def product(self, b: np.ndarray | None) -> None:
+        """Write y."""
+        self.rows, self.taps, w = described(self.x, self.w, self.over)
+        indirect_product(self.rows, self.taps, self.y.size // self.y.shape[3], w, b, *as_rows(self.y), self.relu)
+
+    def data_gradient(self, dz: np.ndarray) -> np.ndarray:
+        """Return dx: dz, spread out by the stride, convolved with w flipped and its channels swapped."""
+        over, (KH, KW, C, O) = self.over, self.w.shape
+        rows, step = as_rows(dz)
+        top, left = KH - 1 - over.top, KW - 1 - over.left
+        taps = Taps(over.OH, over.OW, over.H, over.W, KH, KW, 1, 1, top, left, over.SH, over.SW, O, step)
+        dx = np.empty(self.x.shape, dz.dtype)
+        indirect_product(rows, taps, dx.size // C, flipped(self.w), None, dx.reshape(-1), C)
+        return dx
+
+    def weight_gradient(self, dz: np.ndarray) -> np.ndarray:
+        """Return dw."""
+        O = self.w.shape[3]
+        return weight_gradient(self.rows, self.taps, dz.size // O, *as_rows(dz), O).reshape(self.w.shape)
+
+
+class Winograd(Direct):
+    def product(self, b):
+        winograd_product(self.x, self.w, b, self.y, self.over.top, self.over.left, self.relu)
+
+    def data_gradient(self, dz):
+        dx = np.empty(self.x.shape, dz.dtype)
+        winograd_product(dz, flipped(self.w), None, dx, 2 - self.over.top, 2 - self.over.left)
+        return dx
+
+    def weight_gradient(self, dz):
+        return winograd_weight_gradient(self.x, dz, self.over.top, self.over.left)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Padding = 0,
@@ -115,32 +136,51 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pai
     shape = (x.shape[0], over.OH, over.OW, weight.shape[3])
     if out is not None and (out.shape != shape or out.dtype != x.dtype):
         raise InputError(f"expected out {shape} of {x.dtype}, got {out.shape} of {out.dtype}")
-    op = {"im2col": Im2col, "direct": Direct}[chosen(method, x.dtype, out)]
+    op = {"im2col": Im2col, "direct": Direct, "winograd": Winograd}[chosen(method, x, weight, over, out)]
     return op(over, relu, out)(x, weight) if bias is None else op(over, relu, out)(x, weight, bias)
 
 
-def chosen(method: Method, dtype: np.dtype, out: np.ndarray | None = None) -> str:
-    """Return the way to compute: `auto` is direct for compiled float32 and float64, else im2col."""
-    if method not in ("auto", "im2col", "direct"):
-        raise InputError(f'method is "{method}"; choose auto, im2col or direct')
-    fits = dtype in (np.float32, np.float64) and (out is None or np.may_share_memory(as_rows(out)[0], out))
-    if method == "direct" and not fits:
-        raise InputError(f"direct convolution computes float32 and float64 into rows of one step, got {dtype}; "
+def chosen(method: Method, x: Tensor, weight: Tensor, over: Windows, out: np.ndarray | None) -> str:
+    """Return the way to compute. Raises InputError for a way that can't compute this convolution."""
+    if method not in get_args(Method):
+        raise InputError(f'method is "{method}"; choose {", ".join(get_args(Method))}')
+    fast = has_kernels(x.dtype) and (out is None or np.may_share_memory(as_rows(out)[0], out))
+    if method in ("direct", "winograd") and not fast:
+        raise InputError(f"{method} convolution computes float32 and float64 into rows of one step, got {x.dtype}; "
                          "use im2col")
-    if method == "auto":
-        return "direct" if fits and not runtime.jit_disabled() else "im2col"
-    return method
+    small = weight.shape[:2] == (3, 3) and over.SH == over.SW == 1
+    if method == "winograd" and not small:
+        raise InputError(f"winograd convolution has 3x3 kernels and stride 1, got {weight.shape[:2]} and stride "
+                         f"{(over.SH, over.SW)}; use direct")
+    if method != "auto":
+        return method
+    if runtime.jit_disabled() or not fast:
+        return "im2col"
+    C, O = weight.shape[2:]
+    tiles = x.shape[0] * -(-over.OH // 4) * -(-over.OW // 4)
+    return "winograd" if small and min(C, O) >= LEAST_CHANNELS and tiles >= LEAST_TILES else "direct"
 
 
-def data_gradient(dy: np.ndarray, w: np.ndarray, over: Windows, shape: tuple[int, ...]) -> np.ndarray:
-    """Return dx of `shape`: dy, spread out by the stride, convolved with w flipped and its channels swapped."""
+def has_kernels(dtype: np.dtype) -> bool:
+    """Return whether the register tile computes this dtype."""
+    return dtype in (np.float32, np.float64)
+
+
+def described(x: np.ndarray, w: np.ndarray, over: Windows) -> tuple[np.ndarray, Taps, np.ndarray]:
+    """Return x as flat rows, the taps over it, and w with the kernel cells that one tap joins side by side."""
     KH, KW, C, O = w.shape
-    rows, step = as_rows(dy)
-    top, left = KH - 1 - over.top, KW - 1 - over.left
-    taps = Taps(over.OH, over.OW, over.H, over.W, KH, KW, 1, 1, top, left, over.SH, over.SW, O, step)
-    dx = np.empty(shape, dy.dtype)
-    product(rows, taps, dx.size // C, w[::-1, ::-1].transpose(0, 1, 3, 2), None, dx.reshape(-1), C)
-    return dx
+    if C < FEW_CHANNELS and KW > 1:
+        x = padded(x, over)  # (N, HP, WP, C): the KW * C values under a kernel row are contiguous
+        H, W = x.shape[1:3]
+        taps = Taps(H, W, over.OH, over.OW, KH, 1, over.SH, over.SW, 0, 0, 1, 1, KW * C, C)
+        return x.reshape(-1), taps, w.reshape(KH, 1, KW * C, O)
+    rows, step = as_rows(x)
+    return rows, Taps(over.H, over.W, over.OH, over.OW, KH, KW, over.SH, over.SW, over.top, over.left, 1, 1, C, step), w
+
+
+def flipped(w: np.ndarray) -> np.ndarray:
+    """Return w (KH, KW, C, O) turned around and its channels swapped: (KH, KW, O, C)."""
+    return w[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
 def padded(x: np.ndarray, over: Windows) -> np.ndarray:

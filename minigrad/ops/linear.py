@@ -12,10 +12,13 @@ import numpy as np
 
 from minigrad.errors import InputError
 from minigrad.kernels.elementwise import as_rows
-from minigrad.kernels.panels import Taps, product, weight_gradient
+from minigrad.kernels.gemm import indirect_product
+from minigrad.kernels.taps import Taps
+from minigrad.kernels.weight_gradient import weight_gradient
 from minigrad.op import Op
-from minigrad.ops.conv2d import chosen
+from minigrad.ops.conv2d import has_kernels
 from minigrad.ops.relu import masked_gradient
+from minigrad.runtime import jit_disabled
 from minigrad.tensor import Tensor
 
 
@@ -25,13 +28,13 @@ class Linear(Op):
 
     def forward(self, x, w, b=None):
         self.x, self.w = x, w
-        self.y = multiply(x, w, b, self.relu)
+        self.y = matmul(x, w, b, self.relu)
         return self.y
 
     def backward(self, dy):
         dz, db = masked_gradient(dy, self.y if self.relu else None)
-        dx = multiply(dz, self.w.T) if self.needs[0] else None
-        dw = multiply_transposed(self.x, dz) if self.needs[1] else None
+        dx = matmul(dz, self.w.T) if self.needs[0] else None
+        dw = matmul_transposed(self.x, dz) if self.needs[1] else None
         return (dx, dw, db)[:len(self.needs)]
 
 
@@ -55,21 +58,21 @@ def one_tap(rows: int, C: int, step: int) -> Taps:
     return Taps(rows, 1, rows, 1, 1, 1, 1, 1, 0, 0, 1, 1, C, step)
 
 
-def multiply(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
+def matmul(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
     """Return x (N, C) @ w (C, O) + b, at least 0 if relu."""
-    if chosen("auto", x.dtype) == "im2col":
+    if jit_disabled() or not has_kernels(x.dtype):
         y = x @ w if b is None else x @ w + b
         return np.maximum(y, 0) if relu else y
     rows, step = as_rows(x)
     (N, C), O = x.shape, w.shape[1]
     y = np.empty((N, O), x.dtype)
-    product(rows, one_tap(N, C, step), N, w[None, None], b, y.reshape(-1), O, relu)
+    indirect_product(rows, one_tap(N, C, step), N, w[None, None], b, y.reshape(-1), O, relu)
     return y
 
 
-def multiply_transposed(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+def matmul_transposed(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Return x^T (C, N) @ dy (N, O)."""
-    if chosen("auto", x.dtype) == "im2col":
+    if jit_disabled() or not has_kernels(x.dtype):
         return x.T @ dy
     rows, step = as_rows(x)
     N, C = x.shape

@@ -1,6 +1,7 @@
 """Compiled kernels, the tile's vectors above all, compute what their plain loops say, on every kind of CPU."""
 
 import platform
+from functools import partial
 
 import numpy as np
 import pytest
@@ -25,10 +26,11 @@ np.savez(sys.argv[1], **convolutions())
 
 
 def convolutions() -> dict[str, np.ndarray]:
-    """Direct convolutions through each tile: whole and half width, edges, 12, 4 and 1 rows of weights; both dtypes."""
+    """Direct convolutions through each tile: whole and half width, edges, each height of rows of weights; both dtypes.
+    And Winograd's maps."""
     results = {}
     for dtype in (np.float32, np.float64):
-        for C, O in ((17, 40), (3, 5)):
+        for C, O in ((29, 40), (3, 5)):
             rng = np.random.default_rng(C)
             arrays = [normal(rng, s, dtype) for s in ((1, 5, 4, C), (3, 2, C, O), (O,), (1, 3, 4, O))]
 
@@ -37,6 +39,11 @@ def convolutions() -> dict[str, np.ndarray]:
 
             names = (f"{n} {C} {O} {np.dtype(dtype)}" for n in ("dx", "dw", "db"))
             results |= dict(zip(names, gradients(op, arrays[:3], arrays[3]), strict=True))
+
+            arrays = [normal(rng, s, dtype) for s in ((1, 5, 6, C), (3, 3, C, O), (O,), (1, 5, 6, O))]
+            names = (f"winograd {n} {C} {O} {np.dtype(dtype)}" for n in ("dx", "dw", "db"))
+            winograd = partial(ops.conv2d, padding=1, relu=True, method="winograd")
+            results |= dict(zip(names, gradients(winograd, arrays[:3], arrays[3]), strict=True))
     return results
 
 

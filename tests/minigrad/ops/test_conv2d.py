@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from minigrad import InputError, Tensor, no_grad, ops
 from tests import reference
 from tests.minigrad.checks import assert_close, assert_gradients, gradients
-from tests.minigrad.strategies import Window, channels, dtypes, normal, upstream, windows
+from tests.minigrad.strategies import Window, channels, dtypes, normal, seeds, upstream, windows
 
-METHODS = ("im2col", "direct")
+METHODS = ("im2col", "direct")  # of any convolution
+ALL_METHODS = (*METHODS, "winograd")  # of 3x3 kernels at steps of 1
 
 
 def arguments(case: Window, O: int, dtype: Any = np.float64) -> list[np.ndarray]:
@@ -60,6 +61,61 @@ def test_direct_equals_im2col(data, case, O, dtype, relu):
     assert_methods_agree(arrays, dy, relu=relu, **case.options)
 
 
+@st.composite
+def small_kernels(draw: st.DrawFn) -> Window:
+    """3x3 windows at steps of 1, over grids that are and are not multiples of 4, with every padding."""
+    H, W = (draw(st.integers(3, 14)) for _ in range(2))
+    sides = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    padding = draw(st.one_of(st.just("same"), st.integers(0, 2), st.tuples(sides, sides)))
+    return Window(draw(st.integers(1, 3)), H, W, draw(channels), 3, 1, padding, draw(seeds))
+
+
+@given(case=small_kernels(), O=channels, dtype=dtypes, relu=st.booleans(), biased=st.booleans())
+def test_winograd_equals_the_loops(case, O, dtype, relu, biased):
+    arrays = arguments(case, O, dtype)[: 3 if biased else 2]
+    y = ops.conv2d(*map(Tensor, arrays), relu=relu, method="winograd", **case.options)
+    expected = reference.conv2d(*(a.astype(np.float64) for a in arrays), **case.options)
+    assert_close(y.data, reference.relu(expected) if relu else expected, 1e-5 if dtype == np.float32 else 1e-13)
+
+
+@given(data=st.data(), case=small_kernels(), O=channels)
+def test_gradients_of_winograd_equal_the_complex_step(data, case, O):
+    arrays = arguments(case, O)
+
+    def op(x, weight, bias):
+        return ops.conv2d(x, weight, bias, method="winograd", **case.options)
+
+    dy = data.draw(upstream(op(*map(Tensor, arrays)).shape))
+    assert_gradients(op, partial(reference.conv2d, **case.options), arrays, case.rng, dy)
+
+
+@given(data=st.data(), case=small_kernels(), O=channels, dtype=dtypes)
+def test_winograd_equals_direct(data, case, O, dtype):
+    """y, dx, dw and db, with the ReLU's mask where no sum is zero to rounding."""
+    arrays = arguments(case, O, dtype)
+    with no_grad():
+        sums = ops.conv2d(*map(Tensor, arrays), method="direct", **case.options).data
+    dy = data.draw(upstream(sums.shape, dtype)) * (np.abs(sums) > 1e-3)
+    assert_methods_agree(arrays, dy, methods=("winograd", "direct"), relu=True, **case.options)
+
+
+def test_winograd_over_more_tiles_than_fit_into_cache_at_once():
+    rng = np.random.default_rng(0)
+    arrays = [normal(rng, s, np.float32) for s in ((8, 30, 26, 96), (3, 3, 96, 112), (112,))]
+    dy = normal(rng, (8, 30, 26, 112), np.float32)
+    assert_methods_agree(arrays, dy, methods=("winograd", "direct"), padding=1)
+
+
+@pytest.mark.parametrize("inside", [np.nan, np.inf])
+def test_winograd_shows_numbers_that_are_none(inside):
+    """NaN and infinity come out as NaN, through ReLU too; where no window sees them nothing changes."""
+    x = np.ones((1, 12, 12, 16), np.float32)
+    x[0, 2, 2, 3] = inside
+    y = ops.conv2d(Tensor(x), Tensor(np.ones((3, 3, 16, 16), np.float32)), padding=1, relu=True, method="winograd").data
+    assert np.isnan(y[0, 1:4, 1:4]).all()
+    assert np.isfinite(y[0, 8:, 8:]).all()
+
+
 # (x, weight, options): on images large enough for many tiles, groups of tiles and chunks of pixels.
 LAYERS = {
     "conv1": ((2, 64, 64, 3), (7, 7, 3, 64), {"stride": 2, "padding": 3}),
@@ -87,17 +143,17 @@ def test_direct_equals_im2col_on_whole_layers(layer, dtype):
     assert_methods_agree(arrays, dy, **options)
 
 
-def assert_methods_agree(arrays: list[np.ndarray], dy: np.ndarray, **options: Any) -> None:
-    results = {}
-    for method in METHODS:
+def assert_methods_agree(arrays: list[np.ndarray], dy: np.ndarray, methods=METHODS, **options: Any) -> None:
+    results = []
+    for method in methods:
         op = partial(ops.conv2d, method=method, **options)
-        results[method] = [op(*map(Tensor, arrays)).data, *gradients(op, arrays, dy)]
-    for name, direct, im2col in zip(("y", "dx", "dw", "db"), results["direct"], results["im2col"], strict=True):
-        assert_close(direct, im2col, what=name)
+        results.append([op(*map(Tensor, arrays)).data, *gradients(op, arrays, dy)])
+    for name, one, other in zip(("y", "dx", "dw", "db"), *results, strict=True):
+        assert_close(one, other, 1e-5 if dy.dtype == np.float32 else 1e-11, what=name)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_reads_and_writes_channel_slices(method, dtype):
     """Input and output may be slices of wider buffers: the same values, and the neighbours stay as they were."""
     rng = np.random.default_rng(0)
@@ -130,7 +186,7 @@ def test_gradient_from_and_into_channel_slices(method):
         assert_close(got, expected, what=name)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_branches_side_by_side_in_one_buffer(method):
     """As in an Inception module: branches write slices of one buffer, concat joins them; gradients as if apart."""
     rng = np.random.default_rng(4)
@@ -140,7 +196,7 @@ def test_branches_side_by_side_in_one_buffer(method):
     def module(x, w1, b1, w3, b3, buffer=None):
         left, right = (None, None) if buffer is None else (buffer[..., :17], buffer[..., 17:])
         branches = (
-            ops.conv2d(x, w1, b1, relu=True, method=method, out=left),
+            ops.conv2d(x, w1, b1, relu=True, method="direct" if method == "winograd" else method, out=left),
             ops.conv2d(x, w3, b3, padding=1, relu=True, method=method, out=right),
         )
         return ops.concat(branches)
@@ -152,7 +208,7 @@ def test_branches_side_by_side_in_one_buffer(method):
         assert_close(got, expected, 1e-14)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_backward_leaves_its_arguments_alone(method):
     rng = np.random.default_rng(2)
     arrays = [normal(rng, (2, 5, 5, 3)), normal(rng, (3, 3, 3, 8)), normal(rng, (8,)), normal(rng, (2, 5, 5, 8))]
@@ -161,7 +217,7 @@ def test_backward_leaves_its_arguments_alone(method):
     assert all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL_METHODS)
 def test_only_what_is_asked_for_gets_a_gradient(method):
     rng = np.random.default_rng(3)
     x, weight, bias = (
@@ -188,7 +244,9 @@ def test_only_what_is_asked_for_gets_a_gradient(method):
         ((2, 8, 8, 3), (3, 3, 3, 4), (4,), {"stride": 0}, ("stride", "0")),
         ((2, 8, 8, 3), (3, 3, 3, 4), (4,), {"padding": -1}, ("padding", "-1")),
         ((2, 8, 8, 3), (3, 3, 3, 4), (4,), {"padding": "valid"}, ("padding", "valid", "same")),
-        ((2, 8, 8, 3), (3, 3, 3, 4), (4,), {"method": "fft"}, ("fft", "im2col", "direct")),
+        ((2, 8, 8, 3), (3, 3, 3, 4), (4,), {"method": "fft"}, ("fft", "im2col", "direct", "winograd")),
+        ((2, 8, 8, 3), (3, 3, 3, 4), (4,), {"method": "winograd", "stride": 2}, ("winograd", "3x3", "stride")),
+        ((2, 8, 8, 3), (5, 5, 3, 4), (4,), {"method": "winograd"}, ("winograd", "3x3", "5, 5", "direct")),
     ],
 )
 def test_refuses_what_cannot_be_and_names_it(x, weight, bias, options, told):

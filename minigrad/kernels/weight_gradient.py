@@ -1,0 +1,99 @@
+"""The weight gradient of the indirect matrix product (kernels/gemm.py): dw = X^T dy, X described by its rows.
+
+    dw[t, c, o] = sum over pixels p of x[row(t, p) + c] * dy[p, o]
+
+The sum runs over PIXELS pixels at a time. Their part of dy is packed into panels as wide as a tile, once for all taps;
+then each tile of channels goes through all panels, so that its rows of x stay in L1 while the panels stream from L2.
+Threads share the rows (t, c) of dw; where those are few and pixels many, they share the pixels too, and their sums are
+added at the end.
+"""
+import math
+
+import numpy as np
+from numba import njit
+
+from minigrad import runtime
+from minigrad.kernels.gemm import block_width
+from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
+from minigrad.kernels.taps import Taps, find_rows
+from minigrad.kernels.tile import HEIGHTS, gradient_tile
+
+PIXELS = 192  # summed before dw is touched: a panel of dy takes half of L1
+LEAST_ROWS = 24  # rows (t, c) of dw for which packing dy once more pays
+TALL = HEIGHTS[0]
+MIDDLE, LOW = HEIGHTS[1:3]
+
+
+@njit(nogil=True)
+def pack_panels(dy, step, pixel, n, O, NR, panels):
+    """panels[block o // NR, p, o % NR] = dy[(pixel + p) * step + o] for p < n, zero past the last channel."""
+    zero = dy.dtype.type(0)
+    for o in range(0, O, NR):
+        width = min(NR, O - o)
+        for p in range(n):
+            row, channels = panels[o * PIXELS + p * NR:][:NR], dy[(pixel + p) * step + o:][:width]
+            for j in range(width):
+                row[j] = channels[j]
+            for j in range(width, NR):
+                row[j] = zero
+
+
+@njit(nogil=True)
+def tile_height(rows):
+    """Return how many of the `rows` that are left the next tile sums: the rest should not be a low tile."""
+    if rows >= TALL and rows != 2 * MIDDLE:
+        return TALL
+    return MIDDLE if rows >= MIDDLE else LOW if rows >= LOW else 1
+
+
+@kernel
+def sum_products(first, last, x, g, pixels, dy, step, O, dw, parts, shares, NR):
+    """dw[part, (t, c), o] = sum over the part's pixels p of x[row(t, p) + c] * dy[p * step + o].
+
+    An item is one of `parts` runs of pixels and one of `shares` ranges of rows (t, c); dw begins as zeros.
+    """
+    depth, blocks = g.KH * g.KW * g.C, (O + NR - 1) // NR
+    chunks = (pixels + PIXELS - 1) // PIXELS
+    rows, corners = np.empty(g.KH * g.KW * PIXELS, np.int64), np.empty((3, PIXELS), np.int64)
+    zeros, panels = np.zeros(g.C, x.dtype), np.empty(blocks * NR * PIXELS, x.dtype)
+    for item in range(first, last):
+        part, share = item // shares, item % shares
+        for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
+            pixel = chunk * PIXELS
+            n = min(PIXELS, pixels - pixel)
+            find_rows(g, pixel, n, pixels, rows, 0, corners)
+            pack_panels(dy, step, pixel, n, O, NR, panels)
+            row, end = share * depth // shares, (share + 1) * depth // shares
+            while row < end:
+                t, c = row // g.C, row % g.C
+                height = tile_height(min(end - row, g.C - c))
+                for b in range(blocks):
+                    wo = ((part * depth + row) * blocks + b) * NR
+                    gradient_tile(x, zeros, rows, t * n, n, c, panels, b * NR * PIXELS, dw, wo, blocks * NR, height, NR)
+                row += height
+
+
+@kernel
+def sum_parts(first, last, parts, dw):
+    """dw[r, o] = sum over parts k of parts[k, r, o]"""
+    for r in range(first, last):
+        for o in range(dw.shape[1]):
+            dw[r, o] = parts[0, r, o]
+        for k in range(1, parts.shape[0]):
+            for o in range(dw.shape[1]):
+                dw[r, o] += parts[k, r, o]
+
+
+def weight_gradient(x: np.ndarray, taps: Taps, pixels: int, dy: np.ndarray, step: int, O: int) -> np.ndarray:
+    """Return dw (KH * KW * C, O) for flat x and dy, dy's pixels `step` apart."""
+    NR = block_width(x.dtype)
+    depth, blocks, pieces = taps.KH * taps.KW * taps.C, -(-O // NR), PIECES_A_THREAD * runtime.get_threads()
+    # `shares` ranges of rows read dy `shares` times; `parts` runs of pixels write, read and add dw `parts` times. The
+    # least of shares * pixels + 3 * parts * depth for a given number of pieces:
+    parts = min(pieces, max(1, round(math.sqrt(pieces * pixels / (3 * depth)))), -(-pixels // PIXELS))
+    shares = min(-(-pieces // parts), max(1, depth // LEAST_ROWS))
+    sums = np.zeros((parts, depth, blocks * NR), x.dtype)
+    sum_products(parts * shares, x, taps, pixels, dy, step, O, sums.reshape(-1), parts, shares, NR)
+    dw = np.empty((depth, O), x.dtype)
+    sum_parts(depth, sums, dw)
+    return dw
