@@ -157,10 +157,13 @@ class InceptionModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Every branch writes into its channels of one buffer, so that nothing is left for the concatenation to copy.
         out = np.split(np.empty((*x.shape[:3], self.output), x.dtype), self.ends[:-1], axis=-1)
+        first = (self.conv_1x1, self.conv_3x3_reduce, self.conv_5x5_reduce)
+        y_1x1, reduce_3x3, reduce_5x5 = ops.pointwise(x, [(conv.weight, conv.bias) for conv in first],
+                                                      outs=[out[0], None, None])
         return ops.concat([
-            self.conv_1x1(x, out=out[0]),
-            self.conv_3x3(self.conv_3x3_reduce(x), out=out[1]),
-            self.conv_5x5(self.conv_5x5_reduce(x), out=out[2]),
+            y_1x1,
+            self.conv_3x3(reduce_3x3, out=out[1]),
+            self.conv_5x5(reduce_5x5, out=out[2]),
             self.pool_proj(ops.max_pool2d(x, 3, stride=1, padding=1), out=out[3]),
         ])
 

@@ -1,5 +1,5 @@
 """An operation: a forward function, and under it the gradient of what it computed."""
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,18 +16,22 @@ class Op:
     """
 
     inputs: "tuple[Tensor, ...] | None" = None  # set when the call is recorded, dropped after backward
+    outputs = 1  # how many arrays forward returned
     needs: tuple[bool, ...] = ()  # for each input, whether its gradient is wanted
 
-    def forward(self, *arrays: np.ndarray) -> np.ndarray:
-        """Compute the output from the inputs' arrays."""
+    def forward(self, *arrays: np.ndarray) -> "np.ndarray | tuple[np.ndarray, ...]":
+        """Compute the output, or a tuple of them, from the inputs' arrays."""
         raise NotImplementedError
 
-    def backward(self, dy: np.ndarray) -> "tuple[np.ndarray | None, ...]":
-        """Return the gradient of each input, given the output's; None where `needs` says it is not wanted."""
+    def backward(self, *dys: Any) -> "tuple[np.ndarray | None, ...]":
+        """Return the gradient of each input, given each output's; None where `needs` says it is not wanted.
+
+        The gradient of an output that nothing was computed from is None; that of a single output never is.
+        """
         raise NotImplementedError
 
-    def __call__(self, *inputs: "Tensor") -> "Tensor":
-        """Run forward, and record the call when some input wants a gradient.
+    def __call__(self, *inputs: "Tensor") -> Any:
+        """Run forward, and record the call when some input wants a gradient; returns a tensor for each output.
 
         Raises InputError for an input without values, such as an empty batch.
         """
@@ -39,10 +43,14 @@ class Op:
                                  "an empty batch has no result; leave it out")
         self.needs = tuple(grad_enabled() and t.requires_grad for t in inputs)
         y = self.forward(*(t.data for t in inputs))
-        if not any(self.needs):
-            return Tensor(y)
-        self.inputs = inputs
-        return Tensor(y, requires_grad=True, op=self)
+        recorded = any(self.needs)
+        if recorded:
+            self.inputs = inputs
+        if not isinstance(y, tuple):
+            return Tensor(y, requires_grad=recorded, op=self if recorded else None)
+        self.outputs = len(y)
+        return tuple(Tensor(each, requires_grad=recorded, op=self if recorded else None, output=number)
+                     for number, each in enumerate(y))
 
     def release(self) -> None:
         """Drop everything forward kept, so that memory falls while the gradient runs backward."""

@@ -1,7 +1,7 @@
 """The engine: an array that remembers which op made it, and the walk back through those ops.
 
 For y = f(x) and a scalar loss L, an op turns dy = dL/dy into dx = dL/dx. `Tensor.backward` visits the ops in reverse
-topological order, so that a tensor's gradient is complete (summed over all its uses) before it is passed on.
+topological order, so that an output's gradient is complete (summed over all its uses) before it is passed on.
 The engine knows no op.
 """
 import threading
@@ -39,11 +39,11 @@ class Tensor:
     __array_priority__ = 1  # ndarray * Tensor asks the Tensor
     stale = False  # whether `grad` is left over from before, and the next gradient replaces it
 
-    def __init__(self, data: "np.ndarray | float", requires_grad: bool = False, op: Op | None = None):
+    def __init__(self, data: "np.ndarray | float", requires_grad: bool = False, op: Op | None = None, output: int = 0):
         self.data = np.asarray(data)
         self.requires_grad = requires_grad
         self.grad: np.ndarray | None = None
-        self.op = op
+        self.op, self.output = op, output  # what made it, and which of its outputs it is
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,30 +101,33 @@ class Tensor:
             dy = np.ones_like(self.data)
         elif dy.shape != self.shape:
             raise InputError(f"dy has shape {dy.shape}, the tensor {self.shape}; they must be the same")
-        gradients = {self: Sum(np.asarray(dy, self.dtype))}
-        for tensor in reversed(topological_order(self)):
-            gradient = gradients.pop(tensor).total
-            op = tensor.op
-            if op is None:
-                tensor.receive(gradient)
-                continue
+        dy = np.asarray(dy, self.dtype)
+        if self.op is None:
+            self.receive(dy)
+            return
+        gradients = {(self.op, self.output): Sum(dy)}  # of outputs of ops
+        for op in reversed(topological_order(self.op)):
             if op.inputs is None:
                 raise InputError(f"the graph behind {type(op).__name__} is gone: backward() frees it as it passes; "
                                  "compute the forward pass again")
-            for source, dx, wanted in zip(op.inputs, op.backward(gradient), op.needs, strict=True):
+            sums = [gradients.pop((op, number), None) for number in range(op.outputs)]
+            dxs = op.backward(*(each and each.total for each in sums))
+            for source, dx, wanted in zip(op.inputs, dxs, op.needs, strict=True):
                 if not wanted:
                     continue
                 assert dx is not None
-                if source in gradients:
-                    gradients[source].add(dx)
+                if source.op is None:
+                    source.receive(dx)
+                elif (source.op, source.output) in gradients:
+                    gradients[source.op, source.output].add(dx)
                 else:
-                    gradients[source] = Sum(dx)
+                    gradients[source.op, source.output] = Sum(dx)
             op.release()
 
     def receive(self, gradient: np.ndarray) -> None:
         """Add a gradient to `grad` of this leaf, in place where there is one."""
         if self.grad is None:
-            self.grad = gradient.copy()
+            self.grad = np.array(gradient)
         elif self.stale:
             np.copyto(self.grad, gradient)
         else:
@@ -145,18 +148,18 @@ class Sum:
         self.own = True
 
 
-def topological_order(root: Tensor) -> list[Tensor]:
-    """Return the tensors `root` was computed from that want a gradient, each after the ones it was made of."""
-    order: list[Tensor] = []
-    seen: set[Tensor] = set()
-    stack = [(root, False)]
+def topological_order(last: Op) -> list[Op]:
+    """Return the ops that want a gradient and `last` was computed by, each after the ones that made its inputs."""
+    order: list[Op] = []
+    seen: set[Op] = set()
+    stack = [(last, False)]
     while stack:
-        tensor, done = stack.pop()
+        op, done = stack.pop()
         if done:
-            order.append(tensor)
-        elif tensor not in seen:
-            seen.add(tensor)
-            stack.append((tensor, True))
-            if tensor.op is not None and tensor.op.inputs is not None:
-                stack.extend((t, False) for t, wanted in zip(tensor.op.inputs, tensor.op.needs, strict=True) if wanted)
+            order.append(op)
+        elif op not in seen:
+            seen.add(op)
+            stack.append((op, True))
+            stack.extend((t.op, False) for t, wanted in zip(op.inputs or (), op.needs, strict=False)
+                         if wanted and t.op is not None)
     return order

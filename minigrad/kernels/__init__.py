@@ -10,6 +10,8 @@
 | taps.py | where a convolution's inputs lie: rows under kernel taps |
 | gemm.py | the indirect matrix product: loops around the tile |
 | weight_gradient.py | its weight gradient |
+| matmul.py | matrix products of rows of channels, made of the two |
+| winograd.py | 3x3 convolutions with a quarter of the products |
 | windows.py | output sizes, padding and windows of convolutions and pools |
 | elementwise.py | sums and masks over whole arrays |
 | philox.py | the counter-based random generator |

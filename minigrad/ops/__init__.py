@@ -9,8 +9,9 @@ from minigrad.ops.dropout import dropout
 from minigrad.ops.linear import linear
 from minigrad.ops.lrn import lrn
 from minigrad.ops.max_pool2d import max_pool2d
+from minigrad.ops.pointwise import pointwise
 from minigrad.ops.relu import relu
 from minigrad.ops.softmax import log_softmax, softmax
 
 __all__ = ["add", "avg_pool2d", "concat", "conv2d", "cross_entropy", "depthwise_conv2d", "dropout", "linear",
-           "log_softmax", "lrn", "max_pool2d", "multiply", "relu", "reshape", "softmax", "sum_all"]
+           "log_softmax", "lrn", "max_pool2d", "multiply", "pointwise", "relu", "reshape", "softmax", "sum_all"]

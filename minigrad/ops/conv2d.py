@@ -27,6 +27,7 @@ from minigrad import runtime
 from minigrad.errors import InputError
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import indirect_product
+from minigrad.kernels.matmul import has_kernels
 from minigrad.kernels.taps import Taps
 from minigrad.kernels.weight_gradient import weight_gradient
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
@@ -159,11 +160,6 @@ def chosen(method: Method, x: Tensor, weight: Tensor, over: Windows, out: np.nda
     C, O = weight.shape[2:]
     tiles = x.shape[0] * -(-over.OH // 4) * -(-over.OW // 4)
     return "winograd" if small and min(C, O) >= LEAST_CHANNELS and tiles >= LEAST_TILES else "direct"
-
-
-def has_kernels(dtype: np.dtype) -> bool:
-    """Return whether the register tile computes this dtype."""
-    return dtype in (np.float32, np.float64)
 
 
 def described(x: np.ndarray, w: np.ndarray, over: Windows) -> tuple[np.ndarray, Taps, np.ndarray]:

@@ -5,20 +5,12 @@
     dw[c, o] = sum over n of x[n, c] * dy[n, o]
     db[o]    = sum over n of dy[n, o]
 
-float32 and float64 go through the register tile, as a convolution of one tap; where nothing is compiled, NumPy's
-product serves.
+The products are those of kernels/matmul.py.
 """
-import numpy as np
-
 from minigrad.errors import InputError
-from minigrad.kernels.elementwise import as_rows
-from minigrad.kernels.gemm import indirect_product
-from minigrad.kernels.taps import Taps
-from minigrad.kernels.weight_gradient import weight_gradient
+from minigrad.kernels.matmul import matmul, matmul_transposed
 from minigrad.op import Op
-from minigrad.ops.conv2d import has_kernels
 from minigrad.ops.relu import masked_gradient
-from minigrad.runtime import jit_disabled
 from minigrad.tensor import Tensor
 
 
@@ -28,7 +20,7 @@ class Linear(Op):
 
     def forward(self, x, w, b=None):
         self.x, self.w = x, w
-        self.y = matmul(x, w, b, self.relu)
+        self.y = matmul(x, w, b, relu=self.relu)
         return self.y
 
     def backward(self, dy):
@@ -51,29 +43,3 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool 
     if not x.dtype == weight.dtype == (x.dtype if bias is None else bias.dtype):
         raise InputError(f"expected one dtype, got x {x.dtype}, weight {weight.dtype}, bias {bias and bias.dtype}")
     return Linear(relu)(x, weight) if bias is None else Linear(relu)(x, weight, bias)
-
-
-def one_tap(rows: int, C: int, step: int) -> Taps:
-    """The taps of a matrix product: `rows` pixels in one column, one tap over each."""
-    return Taps(rows, 1, rows, 1, 1, 1, 1, 1, 0, 0, 1, 1, C, step)
-
-
-def matmul(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
-    """Return x (N, C) @ w (C, O) + b, at least 0 if relu."""
-    if jit_disabled() or not has_kernels(x.dtype):
-        y = x @ w if b is None else x @ w + b
-        return np.maximum(y, 0) if relu else y
-    rows, step = as_rows(x)
-    (N, C), O = x.shape, w.shape[1]
-    y = np.empty((N, O), x.dtype)
-    indirect_product(rows, one_tap(N, C, step), N, w[None, None], b, y.reshape(-1), O, relu)
-    return y
-
-
-def matmul_transposed(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    """Return x^T (C, N) @ dy (N, O)."""
-    if jit_disabled() or not has_kernels(x.dtype):
-        return x.T @ dy
-    rows, step = as_rows(x)
-    N, C = x.shape
-    return weight_gradient(rows, one_tap(N, C, step), N, *as_rows(dy), dy.shape[1])

@@ -34,8 +34,11 @@ def relu(x: Tensor) -> Tensor:
     return Relu()(x)
 
 
-def masked_gradient(dy: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return (dz, db) for y = max(z + b, 0), or y = z + b where `y` is None; dy is (..., O), db is (O,)."""
+def masked_gradient(dy: np.ndarray, y: np.ndarray | None,
+                    out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return (dz, db) for y = max(z + b, 0), or y = z + b where `y` is None; dy is (..., O), db is (O,).
+
+    dz is written to `out` if given, a slice of a buffer."""
     O = dy.shape[-1]
     pixels = dy.size // O
     parts = min(MOST_PARTS, -(-pixels // PART))
@@ -43,10 +46,12 @@ def masked_gradient(dy: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, n
     dy_rows, dy_step = as_rows(dy)
     if y is None:
         sum_rows(parts, pixels, dy_rows, dy_step, sums)
-        return dy, sums.sum(0)
-    y_rows, y_step = as_rows(y)
-    dz = np.empty(dy.shape, dy.dtype)
-    mask_rows(parts, pixels, dy_rows, dy_step, y_rows, y_step, dz.reshape(-1, O), sums)
+        if out is None:
+            return dy, sums.sum(0)
+        out[...] = dy
+        return out, sums.sum(0)
+    dz = np.empty(dy.shape, dy.dtype) if out is None else out
+    mask_rows(parts, pixels, dy_rows, dy_step, *as_rows(y), *as_rows(dz), sums)
     return dz, sums.sum(0)
 
 
@@ -67,18 +72,18 @@ def relu_backward(first, last, dy, y, dx):
 
 
 @kernel
-def mask_rows(first, last, pixels, dy, dy_step, y, y_step, dz, sums):
+def mask_rows(first, last, pixels, dy, dy_step, y, y_step, dz, dz_step, sums):
     """dz[p, o] = dy[p, o] if y[p, o] > 0;  sums[part, o] = sum over the part's pixels p of dz[p, o]"""
     parts, O = sums.shape
     zero = y.dtype.type(0)
     for part in range(first, last):
         total = sums[part]
         for p in range(part * pixels // parts, (part + 1) * pixels // parts):
-            above, own = dy[p * dy_step:p * dy_step + O], y[p * y_step:p * y_step + O]
+            above, own, masked = dy[p * dy_step:][:O], y[p * y_step:][:O], dz[p * dz_step:][:O]
             for o in range(O):
-                dz[p, o] = above[o] if own[o] > zero else zero
+                masked[o] = above[o] if own[o] > zero else zero
             for o in range(O):
-                total[o] += dz[p, o]
+                total[o] += masked[o]
 
 
 @kernel
