@@ -37,6 +37,7 @@ class SGD:
 @kernel
 def update(first, last, w, g, v, rate, decay, momentum):
     """v[i] = momentum * v[i] + rate * (g[i] + decay * w[i]);  w[i] -= v[i]"""
-    for i in range(first, last):
+    w, g, v = w[first:last], g[first:last], v[first:last]
+    for i in range(w.size):
         v[i] = momentum * v[i] + rate * (g[i] + decay * w[i])
         w[i] -= v[i]

@@ -9,7 +9,8 @@ SMALL = 2**14  # values below which NumPy on one thread is as fast
 @kernel
 def add_values(first, last, a, b, y):
     """y[i] = a[i] + b[i]"""
-    for i in range(first, last):
+    a, b, y = a[first:last], b[first:last], y[first:last]
+    for i in range(y.size):
         y[i] = a[i] + b[i]
 
 

@@ -9,6 +9,9 @@ A kernel is written as a serial body over a range and called with the length of 
 
     relu_forward(x.size, x, y)
 
+(A loop over flat arrays slices them first, `x, y = x[first:last], y[first:last]`, and counts from 0: an index that
+might be negative, and so count from the end, keeps the compiler from using vectors.)
+
 The range is cut into pieces that a team of threads shares (kernels/team.py). What a piece computes must not depend on
 how the range was cut: a body that sums over its range writes one partial sum for each index, and the caller chooses how
 many there are.

@@ -41,8 +41,8 @@ def half_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, 
     forward_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu, MR, NR)
 
 
-def gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
-    """dw[i, j] += sum over pixels p of x[rows[p] + c + i] * dy[p, j]; MC input channels x NR output channels.
+def gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add, MC, NR):
+    """dw[i, j] = sum over pixels p of x[rows[p] + c + i] * dy[p, j], or += if add; MC input x NR output channels.
 
     `dy` is packed (pixels, NR); `at`, `do` and `wo` are where the tile begins in the flat `rows`, `dy` and `dw`.
     """
@@ -52,7 +52,7 @@ def gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
             for p in range(pixels):
                 row = rows[at + p]
                 s += (x[row + c + i] if row >= 0 else zeros[c + i]) * dy[do + p * NR + j]
-            dw[wo + i * step + j] += s
+            dw[wo + i * step + j] = dw[wo + i * step + j] + s if add else s
 
 
 class Emitter:
@@ -166,13 +166,13 @@ def _vector_forward(height: int, width: int):
 def _vector_gradient(height: int, width: int):
     """The tile of `height` input channels x `width` vectors of output channels, as an intrinsic."""
     @intrinsic
-    def tile(typing_context, x, zeros, rows, at, pixels, c, dy, do, dw, wo, step):
+    def tile(typing_context, x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add):
         scalar, lanes = scalar_of(x)
         n = types.intp
-        signature = types.void(x, zeros, rows, n, n, n, dy, n, dw, n, n)
+        signature = types.void(x, zeros, rows, n, n, n, dy, n, dw, n, n, types.boolean)
 
         def codegen(context, builder, signature, values):
-            x_, zeros_, rows_, at, pixels, c, dy_, do, dw_, wo, step = values
+            x_, zeros_, rows_, at, pixels, c, dy_, do, dw_, wo, step, add = values
             emit = Emitter(builder, scalar, lanes)
             arrays = zip((x, zeros, rows, dy, dw), (x_, zeros_, rows_, dy_, dw_), strict=True)
             px, pzeros, prows, pdy, pdw = (array_data(context, builder, t, v) for t, v in arrays)
@@ -186,9 +186,11 @@ def _vector_gradient(height: int, width: int):
                 line = builder.add(do, builder.mul(p.index, INT64(width * lanes)))
                 upstream = [emit.load(emit.pointer(pdy, builder.add(line, INT64(j * lanes)))) for j in range(width)]
                 emit.add_products(sums, [emit.pointer(row, INT64(i)) for i in range(height)], upstream)
-            for i in range(height):
-                for j in range(width):
-                    emit.store(builder.fadd(emit.load(places[i][j]), builder.load(sums[i][j])), places[i][j])
+            with builder.if_then(add):
+                for place, register in zip(itertools.chain(*places), itertools.chain(*sums), strict=True):
+                    builder.store(builder.fadd(emit.load(place), builder.load(register)), register)
+            for place, register in zip(itertools.chain(*places), itertools.chain(*sums), strict=True):
+                emit.store(builder.load(register), place)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -220,15 +222,15 @@ def _half_tile(x, zeros, rows, at, taps, C, w, wo, start, so, y, yo, step, relu,
 
 
 @overload(gradient_tile, inline="never")
-def _gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
-    def compiled(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, MC, NR):
+def _gradient_tile(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add, MC, NR):
+    def compiled(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add, MC, NR):
         if MC == TALL:
-            vector_gradient_tall(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
+            vector_gradient_tall(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add)
         elif MC == MIDDLE:
-            vector_gradient_middle(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
+            vector_gradient_middle(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add)
         elif MC == LOW:
-            vector_gradient_low(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
+            vector_gradient_low(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add)
         else:
-            vector_gradient_single(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step)
+            vector_gradient_single(x, zeros, rows, at, pixels, c, dy, do, dw, wo, step, add)
 
     return compiled

@@ -50,7 +50,7 @@ def tile_height(rows):
 def sum_products(first, last, x, g, pixels, dy, step, O, dw, parts, shares, NR):
     """dw[part, (t, c), o] = sum over the part's pixels p of x[row(t, p) + c] * dy[p * step + o].
 
-    An item is one of `parts` runs of pixels and one of `shares` ranges of rows (t, c); dw begins as zeros.
+    An item is one of `parts` runs of pixels and one of `shares` ranges of rows (t, c).
     """
     depth, blocks = g.KH * g.KW * g.C, (O + NR - 1) // NR
     chunks = (pixels + PIXELS - 1) // PIXELS
@@ -58,7 +58,8 @@ def sum_products(first, last, x, g, pixels, dy, step, O, dw, parts, shares, NR):
     zeros, panels = np.zeros(g.C, x.dtype), np.empty(blocks * NR * PIXELS, x.dtype)
     for item in range(first, last):
         part, share = item // shares, item % shares
-        for chunk in range(part * chunks // parts, (part + 1) * chunks // parts):
+        begin = part * chunks // parts
+        for chunk in range(begin, (part + 1) * chunks // parts):
             pixel = chunk * PIXELS
             n = min(PIXELS, pixels - pixel)
             find_rows(g, pixel, n, pixels, rows, 0, corners)
@@ -69,7 +70,8 @@ def sum_products(first, last, x, g, pixels, dy, step, O, dw, parts, shares, NR):
                 height = tile_height(min(end - row, g.C - c))
                 for b in range(blocks):
                     wo = ((part * depth + row) * blocks + b) * NR
-                    gradient_tile(x, zeros, rows, t * n, n, c, panels, b * NR * PIXELS, dw, wo, blocks * NR, height, NR)
+                    gradient_tile(x, zeros, rows, t * n, n, c, panels, b * NR * PIXELS, dw, wo, blocks * NR,
+                                  chunk > begin, height, NR)
                 row += height
 
 
@@ -92,7 +94,7 @@ def weight_gradient(x: np.ndarray, taps: Taps, pixels: int, dy: np.ndarray, step
     # least of shares * pixels + 3 * parts * depth for a given number of pieces:
     parts = min(pieces, max(1, round(math.sqrt(pieces * pixels / (3 * depth)))), -(-pixels // PIXELS))
     shares = min(-(-pieces // parts), max(1, depth // LEAST_ROWS))
-    sums = np.zeros((parts, depth, blocks * NR), x.dtype)
+    sums = np.empty((parts, depth, blocks * NR), x.dtype)
     sum_products(parts * shares, x, taps, pixels, dy, step, O, sums.reshape(-1), parts, shares, NR)
     dw = np.empty((depth, O), x.dtype)
     sum_parts(depth, sums, dw)

@@ -277,8 +277,8 @@ def transform_gradients(first, last, dy, step, g, begin, channels, D, plane, roo
 
 
 @kernel
-def sum_positions(first, last, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, shares, NR):
-    """dU[position, c, o] += sum over tiles t < n of V[position, t, c] * D[position, t, o].
+def sum_positions(first, last, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, add, shares, NR):
+    """dU[position, c, o] = sum over tiles t < n of V[position, t, c] * D[position, t, o], or += if add.
 
     An item is one of `shares` ranges of the channels c of one position."""
     rows, zeros = np.empty(room, np.int64), np.zeros(C, V.dtype)
@@ -291,7 +291,7 @@ def sum_positions(first, last, V, plane_in, wide_in, n, C, D, plane, blocks, roo
             height = tile_height(end - c)
             for b in range(blocks):
                 gradient_tile(V, zeros, rows, 0, n, c, D, position * plane + b * room * NR,
-                              dU, ((position * C + c) * blocks + b) * NR, blocks * NR, height, NR)
+                              dU, ((position * C + c) * blocks + b) * NR, blocks * NR, add, height, NR)
             c += height
 
 
@@ -368,13 +368,14 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, top: int, left: int)
     room = tiles_at_once(tiles, wide_in + blocks * NR, x.itemsize)
     plane_in, plane = apart(room * wide_in), apart(blocks * room * NR)
     V, D = np.empty(POSITIONS * plane_in, x.dtype), np.empty(POSITIONS * plane, x.dtype)
-    dU = np.zeros(POSITIONS * C * blocks * NR, x.dtype)
+    dU = np.empty(POSITIONS * C * blocks * NR, x.dtype)
     shares = max(1, min(C // 24, PIECES_A_THREAD * runtime.get_threads() // POSITIONS))
     for begin in range(0, tiles, room):
         n = min(room, tiles - begin)
         transform_inputs(n, rows, step, g, begin, wide_in, V, plane_in)
         transform_gradients(n, dy_rows, dy_step, g, begin, dy.shape[3], D, plane, room, NR)
-        sum_positions(POSITIONS * shares, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, shares, NR)
+        sum_positions(POSITIONS * shares, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, begin > 0, shares,
+                      NR)
     dw = np.empty((9 * C, O), x.dtype)
     transform_weight_gradients(C, dU, C, blocks * NR, O, dw)
     return dw.reshape(3, 3, C, O)

@@ -122,5 +122,6 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @kernel
 def multiply_values(first, last, a, b, y):
     """y[i] = a[i] * b[i]"""
-    for i in range(first, last):
+    a, b, y = a[first:last], b[first:last], y[first:last]
+    for i in range(y.size):
         y[i] = a[i] * b[i]

@@ -28,6 +28,7 @@ from minigrad.errors import InputError
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import indirect_product
 from minigrad.kernels.matmul import has_kernels
+from minigrad.kernels.parallel import kernel
 from minigrad.kernels.taps import Taps
 from minigrad.kernels.weight_gradient import weight_gradient
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
@@ -183,9 +184,27 @@ def padded(x: np.ndarray, over: Windows) -> np.ndarray:
     """Return x (N, H, W, C) with zeros around it as the windows want it, contiguous."""
     if over.top == over.bottom == over.left == over.right == 0:
         return np.ascontiguousarray(x)
-    wide = np.zeros((x.shape[0], over.top + over.H + over.bottom, over.left + over.W + over.right, x.shape[3]), x.dtype)
-    wide[:, over.top:over.top + over.H, over.left:over.left + over.W] = x
+    N, H, W, C = x.shape
+    wide = np.empty((N, over.top + H + over.bottom, over.left + W + over.right, C), x.dtype)
+    x = np.ascontiguousarray(x)
+    rows = wide.reshape(-1, wide.shape[2] * C)
+    pad_rows(len(rows), x.reshape(N * H, W * C), H, over.top, over.left * C, rows)
     return wide
+
+
+@kernel
+def pad_rows(first, last, x, H, top, left, wide):
+    """wide[(n, h), left + i] = x[(n, h - top), i], zero where there is none"""
+    height, zero = wide.shape[0] * H // x.shape[0], x.dtype.type(0)
+    for r in range(first, last):
+        n, h = r // height, r % height - top
+        row = wide[r]
+        for i in range(len(row)):
+            row[i] = zero
+        if 0 <= h < H:
+            inside, own = row[left:], x[n * H + h]
+            for i in range(len(own)):
+                inside[i] = own[i]
 
 
 def patches(x: np.ndarray, over: Windows) -> np.ndarray:

@@ -59,7 +59,8 @@ def masked_gradient(dy: np.ndarray, y: np.ndarray | None,
 def relu_forward(first, last, x, y):
     """y[i] = max(x[i], 0)"""
     zero = x.dtype.type(0)  # a literal 0 would make the arithmetic float64
-    for i in range(first, last):
+    x, y = x[first:last], y[first:last]
+    for i in range(y.size):
         y[i] = zero if x[i] < zero else x[i]
 
 
@@ -67,7 +68,8 @@ def relu_forward(first, last, x, y):
 def relu_backward(first, last, dy, y, dx):
     """dx[i] = dy[i] if y[i] > 0"""
     zero = y.dtype.type(0)
-    for i in range(first, last):
+    dy, y, dx = dy[first:last], y[first:last], dx[first:last]
+    for i in range(dx.size):
         dx[i] = dy[i] if y[i] > zero else zero
 
 
