@@ -1,91 +1,176 @@
-"""GoogLeNet's images/s beside PyTorch's, in turns: python benchmarks/compare.py training | inference."""
+"""What this network costs beside its peers, in turns: python benchmarks/compare.py WORK --json FILE; see README.md."""
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import datetime
 import json
-import statistics
-import subprocess
+import platform
+import signal
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
-import numpy as np
+if not __package__:  # run as a script: the project's folder takes the place of this one, which is a package
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-HERE = Path(__file__).resolve().parent
-
-
-class Contender:
-    """A process that runs one round of work each time it is asked."""
-
-    def __init__(self, name: str, flags: argparse.Namespace):
-        self.name, self.seconds = name, []
-        command = [sys.executable, str(HERE / "contender.py"), name, flags.work, str(flags.batch), str(flags.size),
-                   str(flags.threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.first = self.answer()  # its outputs on the images that all share
-
-    def answer(self) -> dict:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"{self.name} ended with code {self.process.wait()}")
-        return json.loads(line)
-
-    def round(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.seconds.append(self.answer()["seconds"])
-
-    def end(self) -> int:
-        """Close the process; returns its peak memory in MiB."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("end\n")
-        self.process.stdin.flush()
-        peak = self.answer()["peak_mib"]
-        self.process.wait()
-        return peak
+import minigrad
+from benchmarks.layers import layers
+from benchmarks.load import TOLERATED
+from benchmarks.peers import PEERS
+from benchmarks.results import Report
+from benchmarks.scaling import scaling
+from benchmarks.session import ContenderError, Session, session
+from benchmarks.works import busy, crops, memory, startup, throughput
+from minigrad.errors import InputError
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", choices=("training", "inference"))
-    parser.add_argument("--batch", type=int, default=None, help="images at a time (default: 32 in training, else 16)")
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each contender (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=15, help="timed rounds of each (default %(default)s)")
-    parser.add_argument("--peers", nargs="*", choices=("torch", "torch-fused-lrn"), default=None,
-                        help="default: both where PyTorch is installed")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
-    flags = parser.parse_args()
-    flags.batch = flags.batch or (32 if flags.work == "training" else 16)
+class Work(NamedTuple):
+    """A work with its defaults; a batch of 0 is no flag's business, and `of` says whether --of is."""
+
+    run: Any
+    meaning: str
+    rounds: int
+    batch: int = 0
+    of: bool = False
+    peers: tuple[str, ...] = tuple(PEERS)  # unless others are named
+
+
+WORKS = {
+    "training": Work(throughput, "a step with three heads and SGD, images/s", 15, 32),
+    "inference": Work(throughput, "images/s; --batch 1 for latency", 15, 16),
+    "crops": Work(crops, "144 crops of one photo, seconds", 7),
+    "memory": Work(memory, "peak MiB of processes that train and that infer", 3),
+    "startup": Work(startup, "the first run ever, and predicting one photo, seconds", 9),
+    "layers": Work(layers, "a training step op by op, ms", 9, 32, peers=()),
+    "scaling": Work(scaling, "images/s against the batch and the images' size", 5, of=True, peers=()),
+    "busy": Work(busy, "one thread and several beside a busy process, images/s", 9, 16, of=True, peers=()),
+}
+OF = ("training", "inference")
+SIZE = 224
+THREADS = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the flags with every default filled in; ends with a usage error where they make no sense."""
+    most = minigrad.available_threads()
+    parser = Parser(prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                    epilog="\n".join(["works:", *(f"  {name:10} {work.meaning}" for name, work in WORKS.items())]))
+    parser.add_argument("work", nargs="?", choices=tuple(WORKS), default="training", help="(default: %(default)s)")
+    parser.add_argument("--batch", type=_at_least(1), help="images at a time (default: 32 in training and layers, "
+                        "16 in inference and busy; the other works have their own)")
+    parser.add_argument("--size", type=_at_least(32), help=f"side of the images in pixels (default: {SIZE})")
+    parser.add_argument("--threads", type=_at_least(1), default=min(THREADS, most), help="of each contender "
+                        "(default: %(default)s)")
+    parser.add_argument("--rounds", type=_at_least(1), help="timed rounds of each contender (default: by the work)")
+    parser.add_argument("--of", choices=OF, help="what busy and scaling measure (default: training)")
+    parser.add_argument("--peers", nargs="+", metavar="PEER", help=f"of {', '.join(PEERS)}; none for ours alone "
+                        "(default: all that are installed and can do it)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures")
+    flags = parser.parse_args(arguments)
+    work = WORKS[flags.work]
+    if flags.threads > most:
+        parser.error(f"argument --threads: {flags.threads}: this process may use 1 to {most}")
+    if flags.batch and not work.batch:
+        parser.error(f"argument --batch: {flags.work} has batches of its own")
+    if flags.size and flags.work == "scaling":
+        parser.error("argument --size: scaling has sizes of its own")
+    if flags.of and not work.of:
+        parser.error(f"argument --of: it is for busy and scaling, not for {flags.work}")
+    if flags.json and not flags.json.resolve().parent.is_dir():
+        parser.error(f"argument --json: {flags.json}: there is no such folder")
+    flags.named = flags.peers is not None
+    flags.peers = _peers(parser, flags, work)
+    flags.batch, flags.size = flags.batch or work.batch, flags.size or SIZE
+    flags.rounds, flags.of = flags.rounds or work.rounds, flags.of or OF[0]
+    return flags
+
+
+def _at_least(least: int) -> Any:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: expected a whole number, at least {least}")
+        return int(text)
+
+    return whole
+
+
+def _peers(parser: argparse.ArgumentParser, flags: argparse.Namespace, work: Work) -> list[str]:
+    """Return the peers to start; all that were named must know the work."""
     if flags.peers is None:
-        flags.peers = ["torch", "torch-fused-lrn"] if importlib.util.find_spec("torch") else []
+        return list(work.peers)
+    if flags.peers == ["none"]:
+        return []
+    needed = {"memory": "inference", "startup": "predict", "scaling": flags.of or OF[0]}.get(flags.work, flags.work)
+    for name in flags.peers:
+        if name not in PEERS:
+            parser.error(f"argument --peers: {name}: choose of {', '.join(PEERS)}, or none")
+        if needed not in PEERS[name].works:
+            parser.error(f"argument --peers: {name} has no part in {flags.work}")
+    return list(dict.fromkeys(flags.peers))
 
-    contenders = [Contender(name, flags) for name in ("googlenet", *flags.peers)]
-    ours = np.array(contenders[0].first["logits"])
-    for peer in contenders[1:]:
-        difference = float(np.abs(np.array(peer.first["logits"]) - ours).max() / np.abs(ours).max())
-        print(f"{peer.name}: largest difference of logits {difference:.1e} of the largest")
-        if difference > 1e-3:
-            sys.exit("these are not the same network")
-    for _ in range(flags.rounds):
-        for contender in contenders:
-            contender.round()
-    rows = []
-    for contender in contenders:
-        median = statistics.median(contender.seconds)
-        rows.append({"name": contender.name, "images_per_second": flags.batch / median, "median_seconds": median,
-                     "fastest_seconds": min(contender.seconds), "peak_mib": contender.end()})
-    print(f"{flags.work}, batch {flags.batch}, {flags.size}x{flags.size}, {flags.threads} threads, "
-          f"{flags.rounds} rounds in turn")
-    for row in rows:
-        ratio = row["median_seconds"] / rows[0]["median_seconds"]
-        print(f"{row['name']:16s} {row['images_per_second']:7.1f} images/s  peak {row['peak_mib']:5d} MiB  "
-              f"time / ours {ratio:.2f}")
-    if flags.json:
-        Path(flags.json).write_text(json.dumps({"settings": vars(flags), "results": rows}, indent=2) + "\n")
+
+def about(flags: argparse.Namespace, made: Session) -> dict[str, Any]:
+    """Return what the figures depend on: it stands in the JSON beside them."""
+    return {
+        "limit": made.limit(), "busy": made.busy_cores > TOLERATED, "busy_cores": round(made.busy_cores, 2),
+        "left_out": made.left_out, "date": datetime.date.today().isoformat(), "cpu": cpu(),
+        "settings": {name: getattr(flags, name) for name in ("batch", "size", "threads", "rounds", "of")},
+    }
+
+
+def cpu() -> str:
+    """Return the processor's name as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def render(report: Report, beside: dict[str, Any], threads: int) -> str:
+    """Return what is printed: the tables, what was left out, the limit, and a warning if others were busy."""
+    lines = [str(report), ""]
+    lines += [f"left out: {name}: {reason}" for name, reason in beside["left_out"].items()]
+    if limit := beside["limit"]:
+        lines.append(f"the machine's limit: {limit['gflops']:.0f} GFLOP/s of float32 multiply-adds on {threads} "
+                     f"threads ({limit['min']:.0f} to {limit['max']:.0f} in this run)")
+    lines.append(f"{beside['cpu']}, {beside['date']}")
+    if beside["busy"]:
+        lines.append(f"WARNING: other processes used {beside['busy_cores']} cores meanwhile; measure again on an idle "
+                     "machine before you quote a figure")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one work; 0, or 1 with one line for an error."""
+    flags = parse(arguments)
+    try:
+        with session(flags.peers, flags.named) as made:
+            report = WORKS[flags.work].run(made, flags)
+            beside = about(flags, made)
+        print(render(report, beside, flags.threads))
+        if flags.json:
+            flags.json.write_text(json.dumps({**report.as_json(flags.work), **beside}, indent=2) + "\n")
+    except (ContenderError, InputError, OSError) as error:
+        print(f"compare.py: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("compare.py: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    main()
+    signal.signal(signal.SIGTERM, _stop)  # children end as they do after Ctrl-C
+    sys.exit(main(sys.argv[1:]))

@@ -60,12 +60,8 @@ class Emitter:
 
     def __init__(self, builder, scalar: ir.Type, lanes: int):
         self.builder, self.scalar, self.lanes = builder, scalar, lanes
-        self.bytes = 4 if isinstance(scalar, ir.FloatType) else 8
+        self.bytes = {ir.FloatType(): 4, ir.DoubleType(): 8}.get(scalar) or scalar.width // 8
         self.vector = ir.VectorType(scalar, lanes)
-        # fmuladd, not fma: on a CPU without fused multiply-add the latter is a library call.
-        name = f"llvm.fmuladd.v{lanes}f{8 * self.bytes}"
-        self.multiply_add = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
 
     def pointer(self, base, offset):
         """The address of value `offset` of the flat array at `base`."""
@@ -76,6 +72,21 @@ class Emitter:
 
     def store(self, value, pointer):
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.bytes)
+
+    def prefetch(self, pointer, ahead: int, write: bool = False):
+        """Ask for the line that lies `ahead` bytes behind the pointer, to be read or written soon."""
+        i8 = ir.IntType(8)
+        signature = ir.FunctionType(ir.VoidType(), [i8.as_pointer(), INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
+        place = self.builder.gep(self.builder.bitcast(pointer, i8.as_pointer()), [INT64(ahead)])
+        self.builder.call(function, [place, INT32(int(write)), INT32(3), INT32(1)])
+
+    def store_as(self, scalar: ir.IntType, value, pointer):
+        """Store integers as narrower ones."""
+        vector = ir.VectorType(scalar, self.lanes)
+        if scalar != self.scalar:
+            value = self.builder.trunc(value, vector)
+        self.builder.store(value, self.builder.bitcast(pointer, vector.as_pointer()), align=scalar.width // 8)
 
     def broadcast(self, value):
         undefined = ir.Constant(self.vector, ir.Undefined)
@@ -89,10 +100,14 @@ class Emitter:
 
     def add_products(self, sums, inputs, weights):
         """sums[i][j] += inputs[i] * weights[j], inputs being addresses of single values."""
+        # fmuladd, not fma: on a CPU without fused multiply-add the latter is a library call.
+        multiply_add = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(self.vector, [self.vector] * 3),
+            f"llvm.fmuladd.v{self.lanes}f{8 * self.bytes}")
         for row, pointer in zip(sums, inputs, strict=True):
             value = self.broadcast(self.builder.load(pointer))
             for register, weight in zip(row, weights, strict=True):
-                total = self.builder.call(self.multiply_add, [value, weight, self.builder.load(register)])
+                total = self.builder.call(multiply_add, [value, weight, self.builder.load(register)])
                 self.builder.store(total, register)
 
     def row(self, x, zeros, rows, index):

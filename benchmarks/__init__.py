@@ -1,0 +1,1 @@
+"""What the network costs, beside its peers, in one run: README.md."""
