@@ -19,22 +19,28 @@ from data.preprocess import Preprocessing
 from googlenet.weights import LoadedModel, load_model
 from minigrad import Tensor, no_grad, ops
 from minigrad.errors import InputError
+from minigrad.kernels.plan import Plan
+from minigrad.runtime import get_threads, jit_disabled
 
 log = logging.getLogger(__name__)
 
-BATCH = 16  # images at a time; more gains nothing
+BATCH_PIXELS = 4 * 224**2  # of a batch: what lies between two layers then stays in L3, and larger batches are slower
+MOST_IMAGES = 32  # of a batch
 
 
 class Predictor:
     """A trained network that takes photos as they are: uint8 RGB arrays (H, W, 3) of any sizes.
 
-    The network is switched to testing (`model.eval()`)."""
+    The network is switched to testing (`model.eval()`). The second batch of a size records its kernel calls, with the
+    weights, and later ones repeat them (minigrad/kernels/plan.py): after changing weights, make a new Predictor."""
 
     def __init__(self, loaded: LoadedModel):
         self.model = loaded.model
         self.classes = loaded.classes
         self.preprocessing = loaded.preprocessing
         self.model.eval()
+        self.batch = min(MOST_IMAGES, max(1, BATCH_PIXELS // self.preprocessing.size**2))  # images at a time
+        self._plans: dict[tuple[tuple[int, ...], int], Plan | None] = {}  # by the batch's shape and the threads
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Return the probability of every class, (N, classes), from the centre of each image.
@@ -53,16 +59,28 @@ class Predictor:
 
     def probabilities(self, views: np.ndarray) -> np.ndarray:
         """Return every class's probability, (K, classes), for crops of the network's size: uint8 RGB (K, S, S, 3)."""
+        return np.concatenate([self._classify(x.data) for x in self._batches(views)])
+
+    def _classify(self, x: np.ndarray) -> np.ndarray:
+        """Return the probabilities (N, classes) of a batch, by its plan from the second batch of this shape on."""
+        key = x.shape, get_threads()
+        if key not in self._plans or jit_disabled():
+            self._plans[key] = None
+            return self._forward(x)
+        plan = self._plans[key] = self._plans[key] or Plan(self._forward, x)
+        return plan(x) if plan.agrees else self._forward(x)
+
+    def _forward(self, x: np.ndarray) -> np.ndarray:
         with no_grad():
-            return np.concatenate([ops.softmax(self.model(x).logits).data for x in self._batches(views)])
+            return ops.softmax(self.model(Tensor(x)).logits).data
 
     def _stage(self, x: Tensor, stage: str) -> np.ndarray:
         return next(y.data for name, y in self.model.stages(x) if name == stage)
 
     def _batches(self, views: np.ndarray) -> Iterator[Tensor]:
-        """Yield the network's inputs, (up to BATCH, S, S, 3)."""
-        for start in range(0, len(views), BATCH):
-            x = self.preprocessing.normalise(views[start:start + BATCH])
+        """Yield the network's inputs, (up to `batch`, S, S, 3)."""
+        for start in range(0, len(views), self.batch):
+            x = self.preprocessing.normalise(views[start:start + self.batch])
             yield Tensor(x.astype(self.model.config.dtype, copy=False))
 
     def _centres(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
@@ -123,7 +141,7 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
         except DataError as error:
             return str(error)
 
-    together = max(1, BATCH // count)  # images whose crops share a batch
+    together = max(1, max(network.batch for network in networks) // count)  # images whose crops share a batch
     for group in _groups(_ahead(views, range(len(dataset))[:limit], threads, 2 * together), together):
         good = [(index, each) for index, each in group if not isinstance(each, str)]
         for index, each in group:

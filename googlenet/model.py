@@ -156,7 +156,7 @@ class InceptionModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Every branch writes into its channels of one buffer, so that nothing is left for the concatenation to copy.
-        out = np.split(np.empty((*x.shape[:3], self.output), x.dtype), self.ends[:-1], axis=-1)
+        out = np.split(ops.empty((*x.shape[:3], self.output), x.dtype), self.ends[:-1], axis=-1)
         first = (self.conv_1x1, self.conv_3x3_reduce, self.conv_5x5_reduce)
         y_1x1, reduce_3x3, reduce_5x5 = ops.pointwise(x, [(conv.weight, conv.bias) for conv in first],
                                                       outs=[out[0], None, None])

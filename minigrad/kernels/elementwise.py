@@ -14,6 +14,15 @@ def add_values(first, last, a, b, y):
         y[i] = a[i] + b[i]
 
 
+@kernel
+def copy_rows(first, last, x, x_step, C, y, y_step):
+    """y[r, c] = x[r, c] for rows r of C channels"""
+    for r in range(first, last):
+        own, other = y[r * y_step:][:C], x[r * x_step:][:C]
+        for c in range(C):
+            own[c] = other[c]
+
+
 def add_into(total: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Add `other` to `total` in place, and return it."""
     if total.size < SMALL or not (total.flags.c_contiguous and other.flags.c_contiguous and total.dtype == other.dtype):

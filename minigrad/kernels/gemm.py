@@ -13,6 +13,7 @@ import numpy as np
 
 from minigrad import runtime
 from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
+from minigrad.kernels.plan import constants
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import forward_tile, half_tile
@@ -91,8 +92,9 @@ def packed_weights(w: np.ndarray) -> np.ndarray:
     KH, KW, C, O = w.shape
     NR = block_width(w.dtype)
     blocks = -(-O // NR)
-    packed = np.empty(KH * KW * C * blocks * NR, w.dtype)
-    pack_weights(blocks * KH * KW, w, packed, NR)
+    with constants():
+        packed = np.empty(KH * KW * C * blocks * NR, w.dtype)
+        pack_weights(blocks * KH * KW, w, packed, NR)
     return packed
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import indirect_product
+from minigrad.kernels.plan import empty
 from minigrad.kernels.taps import Taps
 from minigrad.kernels.weight_gradient import weight_gradient
 from minigrad.runtime import jit_disabled
@@ -20,7 +21,7 @@ def has_kernels(dtype: np.dtype) -> bool:
 def matmul(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, *, relu: bool = False,
            out: np.ndarray | None = None) -> np.ndarray:
     """Return x (..., C) @ w (C, O) + b, at least 0 if relu; written to `out` (..., O) if given, a slice of a buffer."""
-    y = np.empty((*x.shape[:-1], w.shape[1]), x.dtype) if out is None else out
+    y = empty((*x.shape[:-1], w.shape[1]), x.dtype) if out is None else out
     y_rows, y_step = as_rows(y)
     if jit_disabled() or not has_kernels(x.dtype) or not np.may_share_memory(y_rows, y):
         np.matmul(x, w, out=y)

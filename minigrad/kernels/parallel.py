@@ -31,6 +31,7 @@ from numba.extending import intrinsic
 
 from minigrad import runtime
 from minigrad.kernels.compile import cached
+from minigrad.kernels.plan import WORDS, recording
 from minigrad.kernels.team import INT64, PIECE, RUN_SIGNATURE, run, team
 
 PIECES_A_THREAD = 4
@@ -38,18 +39,22 @@ SMALL = 2**15  # values; below, calling helpers costs more than they bring
 
 
 @intrinsic
-def in_pieces(typing_context, body, count, pieces, helpers, shared, yielding, arguments):
-    """Call body(first, last, *arguments) over 0..count through `run`, by addresses; return 1 if a piece failed."""
+def in_pieces(typing_context, body, count, pieces, helpers, shared, yielding, keep, arguments):
+    """Call body(first, last, *arguments) over 0..count through `run`, by addresses; return 1 if a piece failed.
+
+    Unless `keep` is 0, the addresses are kept there for a plan: the piece's, whether it failed, its arguments."""
     body_signature = typing_context.resolve_function_type(body, (types.intp, types.intp, *arguments.types), {})
     run_type = typing_context.resolve_value_type(run)
     run_signature = typing_context.resolve_function_type(run_type, RUN_SIGNATURE.args, {})
 
     def codegen(context, builder, signature, values):
-        _, *how, packed = values
-        # What a piece needs: the arguments, and a place to say that it failed.
-        kept = cgutils.alloca_once(builder, ir.LiteralStructType([packed.type, INT64]))
-        builder.store(packed, cgutils.gep_inbounds(builder, kept, 0, 0))
-        failed = cgutils.gep_inbounds(builder, kept, 0, 1)
+        _, *how, keep, packed = values
+        # What a piece needs: a place to say that it failed, and the arguments.
+        needed = ir.LiteralStructType([INT64, packed.type])
+        assert context.get_abi_sizeof(needed) <= 8 * (WORDS - 1)
+        kept = cgutils.alloca_once(builder, needed)
+        builder.store(packed, cgutils.gep_inbounds(builder, kept, 0, 1))
+        failed = cgutils.gep_inbounds(builder, kept, 0, 0)
         builder.store(INT64(0), failed)
         name = context.mangler(f"piece.{body.dispatcher.py_func.__name__}", list(arguments.types))
         piece = ir.Function(builder.module, PIECE, name=name)
@@ -57,23 +62,43 @@ def in_pieces(typing_context, body, count, pieces, helpers, shared, yielding, ar
         inside = ir.IRBuilder(piece.append_basic_block("entry"))
         address, first, last = piece.args
         given = inside.inttoptr(address, kept.type)
-        loaded = inside.load(cgutils.gep_inbounds(inside, given, 0, 0))
+        loaded = inside.load(cgutils.gep_inbounds(inside, given, 0, 1))
         compiled = body.dispatcher.get_compile_result(body_signature)
         context.active_code_library.add_linking_library(compiled.library)
         status, _ = context.call_internal_no_propagate(inside, compiled.fndesc, body_signature,
                                                        [first, last, *cgutils.unpack_tuple(inside, loaded)])
         with inside.if_then(status.is_error):
-            inside.store(INT64(1), cgutils.gep_inbounds(inside, given, 0, 1))
+            inside.store(INT64(1), cgutils.gep_inbounds(inside, given, 0, 0))
         inside.ret_void()
+        with builder.if_then(cgutils.is_not_null(builder, keep)):
+            words = builder.inttoptr(keep, INT64.as_pointer())
+            builder.store(builder.ptrtoint(piece, INT64), words)
+            lasting = builder.bitcast(builder.gep(words, [INT64(1)]), kept.type)
+            builder.store(INT64(0), cgutils.gep_inbounds(builder, lasting, 0, 0))
+            builder.store(_without_owners(context, builder, arguments, packed),
+                          cgutils.gep_inbounds(builder, lasting, 0, 1))
         addresses = [builder.ptrtoint(pointer, INT64) for pointer in (piece, kept)]
         context.get_function(run_type, run_signature)(builder, [*addresses, *how])
         return builder.load(failed)
 
-    return types.intp(body, *RUN_SIGNATURE.args[2:], arguments), codegen
+    return types.intp(body, *RUN_SIGNATURE.args[2:], types.uintp, arguments), codegen
 
 
-def _launch(count, pieces, helpers, shared, yielding, *arguments):
-    return in_pieces(body, count, pieces, helpers, shared, yielding, arguments)  # noqa: F821  (`body` is bound in `_launcher_of`)
+def _without_owners(context, builder, arguments, packed):
+    """Return the arguments with arrays that own nothing: what Numba counts references in lives for one call only."""
+    values = []
+    for kind, value in zip(arguments.types, cgutils.unpack_tuple(builder, packed), strict=True):
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, value)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            value = array._getvalue()
+        values.append(value)
+    return context.make_tuple(builder, arguments, values)
+
+
+def _launch(count, pieces, helpers, shared, yielding, keep, *arguments):
+    return in_pieces(body, count, pieces, helpers, shared, yielding, keep, arguments)  # noqa: F821  (see `_launcher_of`)
 
 
 def _launcher_of(function: Callable) -> Callable:
@@ -105,15 +130,19 @@ class Kernel:
         small = sum(a.size for a in arguments if isinstance(a, np.ndarray)) < SMALL
         # Another Python thread's kernel has the team: this one runs on its own.
         have_team = False
+        pieces, recorded = min(count, PIECES_A_THREAD * threads), recording()
+        block = np.zeros(0 if recorded is None else WORDS, np.int64)
         try:
             have_team = threads > 1 and not small and team.taken.acquire(blocking=False)
             helpers = threads - 1 if have_team else 0
             team.wake(helpers)
-            failed = self.launch(count, min(count, PIECES_A_THREAD * threads), helpers, team.shared, team.yielding,
-                                 *arguments)
+            failed = self.launch(count, pieces, helpers, team.shared, team.yielding,
+                                 0 if recorded is None else block.ctypes.data, *arguments)
         finally:
             if have_team:
                 team.taken.release()
+        if recorded is not None:
+            recorded.add(block, count, pieces, small, arguments)
         if failed:
             raise MemoryError(f"the kernel {self.__name__} found no memory for its scratch arrays")
 

@@ -17,6 +17,7 @@ from numba.extending import intrinsic, overload
 from minigrad.kernels.target import target
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
+AHEAD = 8192  # bytes: weights are asked for before they are needed, as they come from L3 or further when images are few
 HEIGHTS = target().heights  # rows of weights that one call of `gradient_tile` sums
 
 
@@ -162,8 +163,10 @@ def _vector_forward(height: int, width: int):
                 panel = emit.pointer(pw, builder.add(wo, builder.mul(depth, INT64(width * lanes))))
                 with cgutils.for_range(builder, C) as c:
                     line = builder.mul(c.index, INT64(width * lanes))
-                    weights = [emit.load(emit.pointer(panel, builder.add(line, INT64(j * lanes))))
-                               for j in range(width)]
+                    places = [emit.pointer(panel, builder.add(line, INT64(j * lanes))) for j in range(width)]
+                    for place in places:
+                        emit.prefetch(place, AHEAD)
+                    weights = [emit.load(place) for place in places]
                     emit.add_products(sums, [emit.pointer(p, c.index) for p in inputs], weights)
             floor = emit.floor(relu)
             for i in range(height):

@@ -27,6 +27,7 @@ from minigrad import runtime
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import MR, block_width, packed_weights, splits
 from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
+from minigrad.kernels.plan import constants, empty
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import INT64, Emitter, array_data, forward_tile, gradient_tile, half_tile, scalar_of
 from minigrad.kernels.weight_gradient import tile_height
@@ -340,15 +341,16 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     x = with_lanes(x)
     g, (rows, step), (y_rows, y_step) = tiles_of(x, y, top, left), as_rows(x), as_rows(y)
     wide_in, wide = x.shape[3], -(-O // (NR // 2)) * (NR // 2)
-    U = np.empty(POSITIONS * C * wide, x.dtype)
-    transform_weights(C, packed_weights(w), C, wide, U, NR)
+    with constants():
+        U = np.empty(POSITIONS * C * wide, x.dtype)
+        transform_weights(C, packed_weights(w), C, wide, U, NR)
     bias = np.zeros(2 * wide, x.dtype)
     if start is not None:
         bias[wide:wide + O] = start
     tiles = g.N * g.TH * g.TW
     room = -(-tiles_at_once(tiles, wide_in + wide, x.itemsize) // MR) * MR
     plane_in, plane = apart(room * wide_in), apart(room * wide)
-    V, M = np.empty(POSITIONS * plane_in, x.dtype), np.empty(POSITIONS * plane, x.dtype)
+    V, M = empty((POSITIONS * plane_in,), x.dtype), empty((POSITIONS * plane,), x.dtype)
     parts = splits(POSITIONS, -(-wide // NR))
     floor = real(0) if relu else real(-np.inf)
     for begin in range(0, tiles, room):

@@ -13,6 +13,7 @@ import numpy as np
 from minigrad.errors import InputError
 from minigrad.kernels.elementwise import added
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import empty
 from minigrad.op import Op
 from minigrad.tensor import Tensor
 
@@ -114,7 +115,7 @@ def _binary(op: type[Op], with_number: type, a: "Tensor | float", b: "Tensor | f
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return a * b, elementwise, two arrays of one shape and dtype."""
-    y = np.empty(a.shape, a.dtype)
+    y = empty(a.shape, a.dtype)
     multiply_values(y.size, np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), y.reshape(-1))
     return y
 

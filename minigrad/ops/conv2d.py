@@ -29,7 +29,9 @@ from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import indirect_product
 from minigrad.kernels.matmul import has_kernels
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import empty, recording
 from minigrad.kernels.taps import Taps
+from minigrad.kernels.target import target
 from minigrad.kernels.weight_gradient import weight_gradient
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
 from minigrad.kernels.winograd import winograd_product, winograd_weight_gradient
@@ -40,6 +42,7 @@ from minigrad.tensor import Tensor
 Method = Literal["auto", "im2col", "direct", "winograd"]
 FEW_CHANNELS = 16  # below this, a whole kernel row is one tap: a tap's loop over channels would be too short
 LEAST_CHANNELS, LEAST_TILES = 32, 48  # below, winograd's maps of input, output and weights cost more than they save
+LEAST_TILES_OF_A_PLAN = 4  # which maps the weights only once
 
 
 class Im2col(Op):
@@ -76,7 +79,7 @@ class Direct(Op):
     def forward(self, x, w, b=None):
         self.x, self.w = x, w
         shape = x.shape[0], self.over.OH, self.over.OW, w.shape[3]
-        self.y = np.empty(shape, x.dtype) if self.out is None else self.out
+        self.y = empty(shape, x.dtype) if self.out is None else self.out
         self.product(b)
         return self.y
 
@@ -159,8 +162,10 @@ def chosen(method: Method, x: Tensor, weight: Tensor, over: Windows, out: np.nda
     if runtime.jit_disabled() or not fast:
         return "im2col"
     C, O = weight.shape[2:]
+    lanes = target().lanes(x.dtype)
     tiles = x.shape[0] * -(-over.OH // 4) * -(-over.OW // 4)
-    return "winograd" if small and min(C, O) >= LEAST_CHANNELS and tiles >= LEAST_TILES else "direct"
+    enough = min(C, O) >= LEAST_CHANNELS and tiles >= (LEAST_TILES if recording() is None else LEAST_TILES_OF_A_PLAN)
+    return "winograd" if small and enough and C % lanes == O % lanes == 0 else "direct"
 
 
 def described(x: np.ndarray, w: np.ndarray, over: Windows) -> tuple[np.ndarray, Taps, np.ndarray]:
@@ -185,7 +190,7 @@ def padded(x: np.ndarray, over: Windows) -> np.ndarray:
     if over.top == over.bottom == over.left == over.right == 0:
         return np.ascontiguousarray(x)
     N, H, W, C = x.shape
-    wide = np.empty((N, over.top + H + over.bottom, over.left + W + over.right, C), x.dtype)
+    wide = empty((N, over.top + H + over.bottom, over.left + W + over.right, C), x.dtype)
     x = np.ascontiguousarray(x)
     rows = wide.reshape(-1, wide.shape[2] * C)
     pad_rows(len(rows), x.reshape(N * H, W * C), H, over.top, over.left * C, rows)

@@ -11,6 +11,7 @@ import numpy as np
 from minigrad import runtime
 from minigrad.errors import InputError
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import empty
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
 from minigrad.op import Op
 from minigrad.tensor import Tensor
@@ -23,7 +24,7 @@ class DepthwiseConv2d(Op):
     def forward(self, x, w):
         self.x, self.w = np.ascontiguousarray(x), np.ascontiguousarray(w)
         over, (C, M) = self.over, w.shape[2:]
-        y = np.zeros((x.shape[0], over.OH, over.OW, C * M), x.dtype)
+        y = empty((x.shape[0], over.OH, over.OW, C * M), x.dtype)
         depthwise_forward(y.size // (C * M), self.x, self.w, over, y)
         return y
 
@@ -58,6 +59,7 @@ def depthwise_forward(first, last, x, w, g, y):
     for p in range(first, last):
         n, i, j = p // (g.OH * g.OW), p // g.OW % g.OH, p % g.OW
         top, left = i * g.SH - g.top, j * g.SW - g.left
+        y[n, i, j] = 0
         for h in range(max(top, 0), min(top + g.KH, g.H)):
             for v in range(max(left, 0), min(left + g.KW, g.W)):
                 for c in range(C):

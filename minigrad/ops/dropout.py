@@ -12,6 +12,7 @@ import numpy as np
 from minigrad.errors import InputError
 from minigrad.kernels.parallel import kernel
 from minigrad.kernels.philox import philox
+from minigrad.kernels.plan import empty
 from minigrad.op import Op
 from minigrad.tensor import Tensor
 
@@ -27,7 +28,7 @@ class Dropout(Op):
         return (self.masked(dy),)
 
     def masked(self, x: np.ndarray) -> np.ndarray:
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         flat = np.ascontiguousarray(x).reshape(-1)
         drop_below, scale = np.uint64(round(self.rate * 2**32)), x.dtype.type(1 / (1 - self.rate))
         apply_mask(-(-x.size // 4), flat, self.counter, drop_below, scale, y.reshape(-1))

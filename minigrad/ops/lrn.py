@@ -15,6 +15,7 @@ from numba import njit
 
 from minigrad.errors import InputError
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import empty
 from minigrad.op import Op
 from minigrad.tensor import Tensor
 
@@ -27,7 +28,7 @@ class Lrn(Op):
 
     def forward(self, x):
         self.x = np.ascontiguousarray(x)
-        y = np.empty_like(self.x)
+        y = empty(x.shape, x.dtype)
         lrn_forward(x.size // x.shape[-1], self.rows(self.x), *self.constants(), self.rows(y))
         return y
 

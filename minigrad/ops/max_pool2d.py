@@ -14,6 +14,7 @@ from numba.extending import intrinsic, overload
 
 from minigrad.errors import InputError
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import empty
 from minigrad.kernels.tile import INT64, Emitter, array_data, scalar_of
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
 from minigrad.op import Op
@@ -27,9 +28,9 @@ class MaxPool2d(Op):
     def forward(self, x):
         over = self.over
         N, _, _, C = self.shape = x.shape
-        y = np.empty((N, over.OH, over.OW, C), x.dtype)
+        y = empty((N, over.OH, over.OW, C), x.dtype)
         cells = np.uint8 if over.KH * over.KW <= 256 else np.int32
-        self.winner = np.empty(y.size, cells)  # which kernel cell each maximum came from
+        self.winner = empty((y.size,), cells)  # which kernel cell each maximum came from
         max_pool_forward(N * over.OH, np.ascontiguousarray(x).reshape(-1), C, over, y.reshape(-1), self.winner)
         return y
 

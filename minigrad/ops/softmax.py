@@ -11,6 +11,7 @@ The largest x of a row is subtracted first, so that exp can't overflow.
 import numpy as np
 
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import empty
 from minigrad.op import Op
 from minigrad.tensor import Tensor
 
@@ -18,7 +19,7 @@ from minigrad.tensor import Tensor
 class Softmax(Op):
     def forward(self, x):
         x = np.ascontiguousarray(x)
-        self.p = np.empty_like(x)
+        self.p = empty(x.shape, x.dtype)
         C = x.shape[-1]
         softmax_forward(x.size // C, x.reshape(-1, C), self.p.reshape(-1, C))
         return self.p
@@ -34,7 +35,7 @@ class Softmax(Op):
 class LogSoftmax(Op):
     def forward(self, x):
         x = np.ascontiguousarray(x)
-        self.l = np.empty_like(x)
+        self.l = empty(x.shape, x.dtype)
         C = x.shape[-1]
         log_softmax_forward(x.size // C, x.reshape(-1, C), self.l.reshape(-1, C))
         return self.l

@@ -1,0 +1,154 @@
+"""A recorded plan: the kernel calls of one computation, run again on other numbers without Python in between.
+
+A network's test pass calls the same kernels in the same order on arrays of the same shapes, whatever the images. `Plan`
+runs such a function once and records the calls: the address of each kernel's code and its arguments. Afterwards one
+compiled loop repeats them all.
+
+While a function is recorded, `empty` gives out memory of the plan's own, and takes it back when the last array on it is
+gone: a plan needs as much memory as is in use at the busiest moment. What is computed from parameters alone, such as
+packed weights, is marked by `constants` and not repeated: a plan keeps the parameters of the moment it was recorded.
+
+A plan repeats kernels only. NumPy code between them runs once, while recording, and its result would be out of date:
+so the first answer is compared with what the function itself says.
+"""
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from minigrad import runtime
+from minigrad.kernels.compile import cached
+from minigrad.kernels.team import run, team
+
+WORDS = 256  # room for a kernel's address and arguments; `parallel.in_pieces` sees that they fit
+_local = threading.local()
+
+
+def recording() -> "Recording | None":
+    """Return what this thread records, if it does."""
+    return getattr(_local, "recording", None)
+
+
+@contextmanager
+def constants() -> Iterator[None]:
+    """Inside, what is computed depends on parameters alone; a plan takes it as it is."""
+    before, _local.recording = recording(), None
+    try:
+        yield
+    finally:
+        _local.recording = before
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array for a kernel to fill: np.empty, or memory of the plan that is being recorded."""
+    recorded = recording()
+    return np.empty(shape, dtype) if recorded is None else recorded.memory.take(shape, np.dtype(dtype))
+
+
+class Memory:
+    """Blocks that arrays are laid in, one after the other."""
+
+    def __init__(self) -> None:
+        self.blocks: list[np.ndarray] = []
+        self.free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return an array on the smallest free block that holds it, or on a new one."""
+        size = math.prod(shape) * dtype.itemsize
+        fitting = [block for block in self.free if size <= block.size]
+        if fitting:
+            block = min(fitting, key=len)
+            self.free = [other for other in self.free if other is not block]
+        else:
+            block = np.empty(size, np.uint8)
+            self.blocks.append(block)
+        return np.asarray(Lease(self, block, shape, dtype))
+
+    def owns(self, array: np.ndarray) -> bool:
+        """Return whether an array lies in one of the blocks."""
+        address = array.ctypes.data
+        return any(block.ctypes.data <= address < block.ctypes.data + block.size for block in self.blocks)
+
+
+class Lease:
+    """What the arrays on one block refer to; when the last of them is gone, the block is free again."""
+
+    def __init__(self, memory: Memory, block: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
+        self.memory, self.block = memory, block
+        self.__array_interface__ = {"shape": shape, "typestr": dtype.str, "version": 3,
+                                    "data": (block.ctypes.data, False)}
+
+    def __del__(self) -> None:
+        self.memory.free.append(self.block)
+
+
+class Recording:
+    """The kernel calls of a function that runs, and what they refer to."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.calls: list[tuple[np.ndarray, int, int, int]] = []  # block, count, pieces, whether helpers pay
+        self.kept: list[Any] = []  # arrays from elsewhere
+
+    def add(self, block: np.ndarray, count: int, pieces: int, small: bool, arguments: tuple) -> None:
+        """Note a call; `block` (WORDS,) has the address of its code and its arguments."""
+        self.calls.append((block, count, pieces, not small))
+        self.kept += [a for a in arguments if isinstance(a, np.ndarray) and not self.memory.owns(a)]
+
+
+class Plan:
+    """`function`, of one array of a given shape, repeated by its kernels; parameters are those of now."""
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], x: np.ndarray):
+        """Record `function` and answer for x by both, which the caller may compare: `agrees`."""
+        recorded = Recording()
+        _local.recording = recorded
+        try:
+            self.x = recorded.memory.take(x.shape, x.dtype)
+            self.x[...] = 0
+            self.y = function(self.x)
+        finally:
+            _local.recording = None
+        self.memory, self.kept = recorded.memory, recorded.kept
+        self.blocks = [block for block, *_ in recorded.calls]
+        self.lock = threading.Lock()
+        self.table = np.array([[block[0], block.ctypes.data + 8, count, pieces, helped]
+                               for block, count, pieces, helped in recorded.calls], np.int64).reshape(-1, 5)
+        expected = function(x)
+        scale = float(np.max(np.abs(expected), initial=np.finfo(expected.dtype).tiny))
+        self.agrees = bool(np.allclose(self(x), expected, rtol=0, atol=1e-5 * scale, equal_nan=True))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the function of x, an array of the recorded shape and dtype; the result is the caller's own."""
+        with self.lock:  # its memory serves one caller at a time
+            np.copyto(self.x, x)
+            self.replay()
+            return self.y.copy()
+
+    def replay(self) -> None:
+        """Repeat the kernels."""
+        have_team = False
+        try:
+            have_team = runtime.get_threads() > 1 and team.taken.acquire(blocking=False)
+            helpers = runtime.get_threads() - 1 if have_team else 0
+            team.wake(helpers)
+            repeat(self.table, helpers, team.shared, team.yielding)
+        finally:
+            if have_team:
+                team.taken.release()
+        if any(block[1] for block in self.blocks):
+            raise MemoryError("a kernel found no memory for its scratch arrays")
+
+
+@njit(nogil=True)
+def _repeat(table, helpers, shared, yielding):
+    """Run the calls of a table, each (code, arguments, count, pieces, whether helpers pay)."""
+    for i in range(len(table)):
+        run(table[i, 0], table[i, 1], table[i, 2], table[i, 3], helpers * table[i, 4], shared, yielding)
+
+
+repeat = cached(_repeat)
