@@ -9,8 +9,10 @@ import numpy as np
 import minigrad
 from benchmarks.job import AUX_WEIGHT, CLASSES, DECAY, MOMENTUM, RATE, Job, Network, Training
 from googlenet.config import ModelConfig
+from googlenet.inference import Predictor
 from googlenet.model import GoogLeNet, preprocessing_of
-from minigrad import Tensor, init, nn, no_grad, ops
+from googlenet.weights import LoadedModel
+from minigrad import Tensor, init, nn, ops
 from minigrad.flat import FlatParameters
 from minigrad.optim import SGD
 
@@ -28,14 +30,8 @@ def network(size: int) -> GoogLeNet:
 
 
 def inference(job: Job) -> Network:
-    """Return the network as `model(images)` under `no_grad`."""
-    model = _loaded(job).eval()
-
-    def infer(x: Tensor) -> np.ndarray:
-        with no_grad():
-            return model(x).logits.data
-
-    return Network(Tensor, infer)
+    """Return a predictor's logits."""
+    return Network(np.asarray, _predictor(job).logits)
 
 
 def training(job: Job) -> Training:
@@ -57,17 +53,19 @@ def crops(job: Job) -> Callable[[], np.ndarray]:
     """Return what finds the probabilities of photo.jpg by 144 crops, decoding included, as `predict --crops 144`."""
     from data.crops import crops
     from data.decode import read_image
-    from googlenet.inference import Predictor
-    from googlenet.weights import LoadedModel
 
-    model = _loaded(job)
-    predictor = Predictor(LoadedModel(model, tuple(map(str, range(CLASSES))), preprocessing_of(model.config)))
+    predictor = _predictor(job)
 
     def probabilities() -> np.ndarray:
         views = crops(read_image(job.file("photo.jpg")), 144, predictor.preprocessing)
         return predictor.probabilities(views).mean(axis=0)
 
     return probabilities
+
+
+def _predictor(job: Job) -> Predictor:
+    model = _loaded(job)
+    return Predictor(LoadedModel(model, tuple(map(str, range(CLASSES))), preprocessing_of(model.config)))
 
 
 def _loaded(job: Job) -> GoogLeNet:

@@ -59,10 +59,17 @@ class Predictor:
 
     def probabilities(self, views: np.ndarray) -> np.ndarray:
         """Return every class's probability, (K, classes), for crops of the network's size: uint8 RGB (K, S, S, 3)."""
-        return np.concatenate([self._classify(x.data) for x in self._batches(views)])
+        return ops.softmax(Tensor(np.concatenate([self._logits(x.data) for x in self._batches(views)]))).data
 
-    def _classify(self, x: np.ndarray) -> np.ndarray:
-        """Return the probabilities (N, classes) of a batch, by its plan from the second batch of this shape on."""
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        """Return the logits (N, classes) for inputs as the network takes them: (N, S, S, 3), mean subtracted.
+
+        Raises InputError for another shape or precision."""
+        return np.concatenate([self._logits(x[start:start + self.batch])
+                               for start in range(0, max(1, len(x)), self.batch)])
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
+        """Return the logits of a batch, by its plan from the second batch of this shape on."""
         key = x.shape, get_threads()
         if key not in self._plans or jit_disabled():
             self._plans[key] = None
@@ -72,7 +79,7 @@ class Predictor:
 
     def _forward(self, x: np.ndarray) -> np.ndarray:
         with no_grad():
-            return ops.softmax(self.model(Tensor(x)).logits).data
+            return self.model(Tensor(x)).logits.data
 
     def _stage(self, x: Tensor, stage: str) -> np.ndarray:
         return next(y.data for name, y in self.model.stages(x) if name == stage)
