@@ -46,6 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
                       help="write all probabilities: files, labels, probabilities")
     made.add_argument("--save-crops", metavar="DIR", help=f"draw the 144 crops of the first {SHEETS} images")
     made.add_argument("--threads", type=int, default=0, help="threads that compute; 0: one a core")
+    made.add_argument("--conv", choices=minigrad.runtime.CONVOLUTIONS, default="auto",
+                      help="how convolutions are computed (default %(default)s)")
     made.add_argument("--loader-threads", type=int, default=1, help="threads that decode images (default %(default)s)")
     made.add_argument("--max-bad", type=int, default=10, help="damaged images that are left out before giving up "
                       "(default %(default)s)")
@@ -65,6 +67,7 @@ def main(arguments: list[str]) -> int:
         if where and where != "-" and not Path(where).parent.is_dir():
             raise InputError(f"can't write {where}: there is no folder {Path(where).parent}; make it first")
     minigrad.set_threads(flags.threads or minigrad.available_threads())
+    minigrad.set_convolution(flags.conv)
     networks = [load(path) for path in flags.weights]
     dataset = open_dataset(flags.data, flags.split)
     for path, network in zip(flags.weights, networks, strict=True):

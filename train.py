@@ -40,7 +40,7 @@ FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 7, "batch_size": 16,
                                 "power": 1.0, "init": "he", "bias_init": 0.0, "standardise": True,
                                 "validation_fraction": 0.05}
 # Flags that may be given beside --resume.
-CHANGEABLE = {"data", "epochs", "lr", "threads", "loader_threads", "max_bad", "save_every", "log_every"}
+CHANGEABLE = {"data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every"}
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
@@ -120,7 +120,7 @@ def close(log: report.Log, folder: Path) -> None:
 def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
     """Start a new run in a folder of its own."""
     config = from_flags(TrainingConfig, flags)
-    set_threads(config)
+    prepare_kernels(config)
     training, validation = open_data(config)
     model_config = from_flags(ModelConfig, flags, classes=len(training.classes))
     model = GoogLeNet(model_config)
@@ -141,7 +141,7 @@ def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
     loaded = load_model(path)
     changed = {name: value for name, value in given.items() if name in CHANGEABLE}
     config = replace(configuration(loaded, path), **changed)
-    set_threads(config)
+    prepare_kernels(config)
     training, validation = open_data(config)
     trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
     trainer.restore(loaded)
@@ -150,9 +150,10 @@ def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
     return trainer, path.parent
 
 
-def set_threads(config: TrainingConfig) -> None:
-    """Size the kernels' threads; 0 stands for all cores."""
+def prepare_kernels(config: TrainingConfig) -> None:
+    """Say how many threads compute, 0 for all cores, and how convolutions do."""
     minigrad.set_threads(config.threads or minigrad.available_threads())
+    minigrad.set_convolution(config.conv)
 
 
 def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:

@@ -94,6 +94,7 @@ class TrainingConfig(Config):
     max_bad: int = option(10, "[0, inf)", "corrupt images that are skipped before the run is given up", "ours")
     seed: int = option(0, "[0, 4294967295]", "of weights, order, crops and dropout", "ours")
     threads: int = option(0, "[0, inf)", "threads that compute; 0: one a core", "ours")
+    conv: str = option("auto", "auto | im2col | direct | winograd", "how convolutions are computed", "ours")
     loader_threads: int = option(1, "[1, inf)", "threads that decode images ahead", "ours")
     workers: int = option(1, "[1, 1]", "model replicas, as in the paper's DistBelief (not loader processes); more "
                           "than 1 is not built yet", "paper, section 6")

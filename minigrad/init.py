@@ -12,7 +12,6 @@ network contains. fan_in counts the inputs of one output: KH * KW * C, for a lin
 import zlib
 
 import numpy as np
-from scipy.stats import truncnorm
 
 from minigrad.errors import InputError
 from minigrad.nn import Module
@@ -33,6 +32,8 @@ def _he(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> np.nda
 
 
 def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], inputs: int) -> np.ndarray:
+    from scipy.stats import truncnorm  # here, as it takes half a second and 60 MiB to import
+
     return truncnorm.rvs(-2, 2, scale=0.01, size=shape, random_state=rng)
 
 

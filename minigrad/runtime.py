@@ -37,6 +37,26 @@ def available_threads() -> int:
     return config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # Numba sets its options at run time
 
 
+CONVOLUTIONS = ("auto", "im2col", "direct", "winograd")
+_convolution = "auto"
+
+
+def set_convolution(method: str) -> None:
+    """Choose how convolutions are computed where a call does not say: auto, im2col, direct or winograd (ops/conv2d.py).
+
+    winograd stands for itself where a kernel allows it, else for direct. Raises InputError for another word.
+    """
+    global _convolution
+    if method not in CONVOLUTIONS:
+        raise InputError(f'the way to compute convolutions is "{method}"; choose {", ".join(CONVOLUTIONS)}')
+    _convolution = method
+
+
+def get_convolution() -> str:
+    """Return how convolutions are computed where a call does not say."""
+    return _convolution
+
+
 def jit_disabled() -> bool:
     """Return whether NUMBA_DISABLE_JIT is set: kernels then run as the plain Python they are written in."""
     return bool(config.DISABLE_JIT)  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from minigrad.kernels.plan import constants
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import forward_tile, half_tile
+from minigrad.kernels.transpose import transpose_square
 
 MR = target().pixels
 TILES = 8  # tiles that share a block of weights before the next one is read
@@ -24,23 +25,39 @@ TILES = 8  # tiles that share a block of weights before the next one is read
 
 @kernel
 def pack_weights(first, last, w, packed, NR):
-    """packed[block o // NR, (kh, kw, c), o % NR] = w[kh, kw, c, o], zero past the last channel.
-
-    An item is one block under one tap.
-    """
-    KH, KW, C, O = w.shape
-    depth, zero = KH * KW * C, w.dtype.type(0)
-    for item in range(first, last):
-        o, tap = item // (KH * KW) * NR, item % (KH * KW)
-        n = min(NR, O - o)
-        width = NR if n > NR // 2 else NR // 2
-        for c in range(C):
-            row = packed[o * depth + (tap * C + c) * width:][:width]
-            channels = w[tap // KW, tap % KW, c, o:o + n]
+    """packed[block o // NR, row, o % NR] = w[row, o], zero past the last channel; a row is (kh, kw, c)."""
+    (depth, O), zero = w.shape, w.dtype.type(0)
+    for row in range(first, last):
+        for o in range(0, O, NR):
+            n = min(NR, O - o)
+            width = NR if n > NR // 2 else NR // 2
+            line, channels = packed[o * depth + row * width:][:width], w[row, o:o + n]
             for j in range(n):
-                row[j] = channels[j]
+                line[j] = channels[j]
             for j in range(n, width):
-                row[j] = zero
+                line[j] = zero
+
+
+@kernel
+def pack_flipped(first, last, w, KH, KW, C, O, packed, NR, lanes):
+    """packed[block c // NR, (kh, kw, o), c % NR] = w[KH - 1 - kh, KW - 1 - kw, c, o], zero past the last c; flat w.
+
+    An item is one block under one tap."""
+    taps, zero = KH * KW, w.dtype.type(0)
+    for item in range(first, last):
+        block, tap = item // taps * NR, item % taps
+        n = min(NR, C - block)
+        width = NR if n > NR // 2 else NR // 2
+        source, sink = ((taps - 1 - tap) * C + block) * O, block * taps * O + tap * O * width
+        squares, whole = n // lanes * lanes, O // lanes * lanes
+        for o in range(0, whole, lanes):
+            for c in range(0, squares, lanes):
+                transpose_square(w, source + c * O + o, O, packed, sink + o * width + c, width, lanes)
+        for o in range(O):
+            for c in range(squares if o < whole else 0, n):
+                packed[sink + o * width + c] = w[source + c * O + o]
+            for c in range(n, width):
+                packed[sink + o * width + c] = zero
 
 
 @kernel
@@ -87,23 +104,28 @@ def splits(items: int, blocks: int) -> int:
     return min(blocks, max(1, -(-PIECES_A_THREAD * runtime.get_threads() // items)))
 
 
-def packed_weights(w: np.ndarray) -> np.ndarray:
-    """Return w (KH, KW, C, O) in blocks of output channels, flat."""
+def packed_weights(w: np.ndarray, flip: bool = False) -> np.ndarray:
+    """Return w (KH, KW, C, O) in blocks of output channels, flat; with `flip` turned around, and C for O."""
     KH, KW, C, O = w.shape
     NR = block_width(w.dtype)
-    blocks = -(-O // NR)
+    blocks = -(-(C if flip else O) // NR)
     with constants():
-        packed = np.empty(KH * KW * C * blocks * NR, w.dtype)
-        pack_weights(blocks * KH * KW, w, packed, NR)
+        packed = np.empty(KH * KW * (O if flip else C) * blocks * NR, w.dtype)
+        if flip:
+            w = np.ascontiguousarray(w).reshape(-1)
+            pack_flipped(blocks * KH * KW, w, KH, KW, C, O, packed, NR, target().lanes(w.dtype))
+        else:
+            pack_weights(KH * KW * C, np.ascontiguousarray(w).reshape(-1, O), packed, NR)
     return packed
 
 
 def indirect_product(x: np.ndarray, taps: Taps, pixels: int, w: np.ndarray, start: np.ndarray | None, y: np.ndarray,
-                     step: int, relu: bool = False) -> None:
+                     step: int, relu: bool = False, flip: bool = False) -> None:
     """Write y[p, o] for p < pixels and all O channels of w (KH, KW, C, O); x and y are flat, y's pixels `step` apart.
 
-    The sums begin at `start` (O,), or at zero."""
-    O, NR = w.shape[3], block_width(x.dtype)
+    The sums begin at `start` (O,), or at zero. With `flip` w is turned around and its channels change places, as a data
+    gradient wants them."""
+    O, NR = w.shape[2 if flip else 3], block_width(x.dtype)
     blocks = -(-O // NR)
     first = np.zeros(blocks * NR, x.dtype)
     if start is not None:
@@ -112,4 +134,5 @@ def indirect_product(x: np.ndarray, taps: Taps, pixels: int, w: np.ndarray, star
     together = max(1, min(TILES, tiles // (PIECES_A_THREAD * runtime.get_threads())))
     groups = -(-tiles // together)
     parts = splits(groups, blocks)
-    multiply_tiles(groups * parts, x, taps, pixels, packed_weights(w), O, first, y, step, relu, together, parts, MR, NR)
+    packed = packed_weights(w, flip)
+    multiply_tiles(groups * parts, x, taps, pixels, packed, O, first, y, step, relu, together, parts, MR, NR)

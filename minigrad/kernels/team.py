@@ -31,8 +31,9 @@ INT64 = ir.IntType(64)
 PIECE = ir.FunctionType(ir.VoidType(), [INT64, INT64, INT64])  # (address of the arguments, first, last)
 LINE = 8  # integers of a cache line: what threads write often does not share one
 GENERATION, NEXT, ACTIVE, JOB = 0, LINE, 2 * LINE, 3 * LINE
-PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS, STOP = JOB, JOB + 1, JOB + 2, JOB + 3, JOB + 4, JOB + 5
+PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS, STOP, SLEEP = range(JOB, JOB + 7)
 EAGER, PATIENT = 20_000, 40_000  # how often a helper looks for a job: at once, then letting others run (some 10 ms)
+AWAKE, NAP = 400, 50  # how often the caller looks for a helper's end before it sleeps, and for how many microseconds
 
 
 @intrinsic
@@ -75,6 +76,18 @@ def let_others_run(typing_context, function):
     return types.void(types.uintp), codegen
 
 
+@intrinsic
+def sleep(typing_context, function, time):
+    """Call the operating system's function, at this address, that sleeps for a time."""
+    def codegen(context, builder, signature, values):
+        INT32 = ir.IntType(32)
+        pointer = builder.inttoptr(values[0], ir.FunctionType(INT32, [INT32]).as_pointer())
+        builder.call(pointer, [builder.trunc(values[1], INT32)])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.intp), codegen
+
+
 @njit(nogil=True)
 def take_pieces(shared):
     """Run pieces of the open job until none is left."""
@@ -96,8 +109,13 @@ def _run(piece, arguments, count, pieces, helpers, shared, yielding):
     atomic_add(base + 8 * GENERATION, 1)  # open
     take_pieces(shared)
     atomic_add(base + 8 * GENERATION, 1)  # closed: who looks now finds no job
+    looks = 0
     while atomic_load(base + 8 * ACTIVE) > 0:  # the arguments must live until the pieces that were begun are done
-        let_others_run(yielding)
+        looks += 1
+        if looks < AWAKE or shared[SLEEP] == 0:
+            let_others_run(yielding)
+        else:  # the helper may have lost its core to another process: it can have this one
+            sleep(shared[SLEEP], NAP)
 
 
 def _help(shared, number, yielding):
@@ -162,6 +180,7 @@ class Team:
     def begin(self) -> None:
         """Start without helpers; so does the child of a fork, which has none of its parent's threads."""
         self.shared = np.zeros(JOB + LINE, np.int64)
+        self.shared[SLEEP] = _address_of_sleep()
         self.helpers: list[Helper] = []
         self.taken = threading.Lock()  # by the Python thread whose kernel runs
 
@@ -187,6 +206,13 @@ def _address_of_yield() -> int:
     else:
         function = ctypes.CDLL(None).sched_yield
     return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _address_of_sleep() -> int:
+    """Return the address of the system's usleep; 0 on Windows, whose sleep takes milliseconds at least."""
+    if sys.platform == "win32":
+        return 0
+    return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value or 0
 
 
 team = Team()

@@ -326,16 +326,17 @@ def tiles_at_once(count: int, channels: int, itemsize: int) -> int:
 
 
 def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: np.ndarray, top: int, left: int,
-                     relu: bool = False) -> None:
+                     relu: bool = False, flip: bool = False) -> None:
     """Write y (N, OH, OW, O), x (N, H, W, C) padded by `top` and `left` and convolved with w (3, 3, C, O).
 
-    The sums begin at `start` (O,), or at zero."""
-    C, O = w.shape[2:]
+    The sums begin at `start` (O,), or at zero. With `flip`, w is (3, 3, O, C) and is turned around."""
+    C, O = x.shape[3], y.shape[3]
     real, lanes, NR = x.dtype.type, target().lanes(x.dtype), block_width(x.dtype)
     if O % lanes:  # whole vectors are stored
         whole = np.empty((*y.shape[:3], O + -O % lanes), y.dtype)
-        winograd_product(x, np.pad(w, ((0, 0), (0, 0), (0, 0), (0, -O % lanes))),
-                         None if start is None else np.pad(start, (0, -O % lanes)), whole, top, left, relu)
+        channels = ((0, -O % lanes), (0, 0)) if flip else ((0, 0), (0, -O % lanes))
+        winograd_product(x, np.pad(w, ((0, 0), (0, 0), *channels)),
+                         None if start is None else np.pad(start, (0, -O % lanes)), whole, top, left, relu, flip)
         y[...] = whole[..., :O]
         return
     x = with_lanes(x)
@@ -343,7 +344,7 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     wide_in, wide = x.shape[3], -(-O // (NR // 2)) * (NR // 2)
     with constants():
         U = np.empty(POSITIONS * C * wide, x.dtype)
-        transform_weights(C, packed_weights(w), C, wide, U, NR)
+        transform_weights(C, packed_weights(w, flip), C, wide, U, NR)
     bias = np.zeros(2 * wide, x.dtype)
     if start is not None:
         bias[wide:wide + O] = start

@@ -17,7 +17,8 @@ Three ways to compute it, one meaning:
 - `winograd` (kernels/winograd.py) computes 3x3 kernels at steps of 1 with a quarter of the products. Its sums round
   differently: the largest error, of 1e-5 of the largest value at most in float32, is some ten times direct's.
 
-`auto` takes winograd where it pays, else direct where it can. `relu=True` applies max(., 0) as the sums are stored.
+`auto` takes winograd where it pays, else direct where it can; `minigrad.set_convolution` makes it take another.
+`relu=True` applies max(., 0) as the sums are stored.
 """
 from typing import Literal, get_args
 
@@ -101,7 +102,7 @@ class Direct(Op):
         top, left = KH - 1 - over.top, KW - 1 - over.left
         taps = Taps(over.OH, over.OW, over.H, over.W, KH, KW, 1, 1, top, left, over.SH, over.SW, O, step)
         dx = np.empty(self.x.shape, dz.dtype)
-        indirect_product(rows, taps, dx.size // C, flipped(self.w), None, dx.reshape(-1), C)
+        indirect_product(rows, taps, dx.size // C, self.w, None, dx.reshape(-1), C, flip=True)
         return dx
 
     def weight_gradient(self, dz: np.ndarray) -> np.ndarray:
@@ -116,7 +117,7 @@ class Winograd(Direct):
 
     def data_gradient(self, dz):
         dx = np.empty(self.x.shape, dz.dtype)
-        winograd_product(dz, flipped(self.w), None, dx, 2 - self.over.top, 2 - self.over.left)
+        winograd_product(dz, self.w, None, dx, 2 - self.over.top, 2 - self.over.left, flip=True)
         return dx
 
     def weight_gradient(self, dz):
@@ -159,8 +160,11 @@ def chosen(method: Method, x: Tensor, weight: Tensor, over: Windows, out: np.nda
                          f"{(over.SH, over.SW)}; use direct")
     if method != "auto":
         return method
-    if runtime.jit_disabled() or not fast:
+    wanted = runtime.get_convolution()
+    if runtime.jit_disabled() or not fast or wanted == "im2col":
         return "im2col"
+    if wanted != "auto":
+        return "winograd" if wanted == "winograd" and small else "direct"
     C, O = weight.shape[2:]
     lanes = target().lanes(x.dtype)
     tiles = x.shape[0] * -(-over.OH // 4) * -(-over.OW // 4)
@@ -178,11 +182,6 @@ def described(x: np.ndarray, w: np.ndarray, over: Windows) -> tuple[np.ndarray, 
         return x.reshape(-1), taps, w.reshape(KH, 1, KW * C, O)
     rows, step = as_rows(x)
     return rows, Taps(over.H, over.W, over.OH, over.OW, KH, KW, over.SH, over.SW, over.top, over.left, 1, 1, C, step), w
-
-
-def flipped(w: np.ndarray) -> np.ndarray:
-    """Return w (KH, KW, C, O) turned around and its channels swapped: (KH, KW, O, C)."""
-    return w[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
 def padded(x: np.ndarray, over: Windows) -> np.ndarray:

@@ -8,7 +8,7 @@
 The products are those of kernels/matmul.py.
 """
 from minigrad.errors import InputError
-from minigrad.kernels.matmul import matmul, matmul_transposed
+from minigrad.kernels.matmul import matmul, matmul_by_transposed, matmul_transposed
 from minigrad.op import Op
 from minigrad.ops.relu import masked_gradient
 from minigrad.tensor import Tensor
@@ -25,7 +25,7 @@ class Linear(Op):
 
     def backward(self, dy):
         dz, db = masked_gradient(dy, self.y if self.relu else None)
-        dx = matmul(dz, self.w.T) if self.needs[0] else None
+        dx = matmul_by_transposed(dz, self.w) if self.needs[0] else None
         dw = matmul_transposed(self.x, dz) if self.needs[1] else None
         return (dx, dw, db)[:len(self.needs)]
 

@@ -13,7 +13,7 @@ of a sum of several, and x is read once for all dw_k. That is why these convolut
 import numpy as np
 
 from minigrad.errors import InputError
-from minigrad.kernels.matmul import matmul, matmul_transposed
+from minigrad.kernels.matmul import matmul, matmul_by_transposed, matmul_transposed
 from minigrad.op import Op
 from minigrad.ops.relu import masked_gradient
 from minigrad.tensor import Tensor
@@ -34,7 +34,7 @@ class Pointwise(Op):
         ends = np.cumsum([w.shape[1] for w in self.ws])
         dz = np.empty((*self.x.shape[:-1], ends[-1]), self.x.dtype)  # (N, H, W, O_1 + O_2 + ...)
         dbs = [self.masked(dy, y, part) for dy, y, part in zip(dys, self.ys, split(dz, ends), strict=True)]
-        dx = matmul(dz, np.concatenate(self.ws, axis=1).T) if self.needs[0] else None
+        dx = matmul_by_transposed(dz, np.concatenate(self.ws, axis=1)) if self.needs[0] else None
         dw = matmul_transposed(self.x, dz)  # (C, O_1 + O_2 + ...)
         return dx, *(each for w, db in zip(split(dw, ends), dbs, strict=True) for each in (w[None, None], db))
 
