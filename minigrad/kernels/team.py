@@ -2,8 +2,9 @@
 
 The caller cuts a range into pieces and takes one after another; helpers, if they come, take some too. Nobody waits for
 a helper that did not come: when the last piece is taken, the caller waits only for pieces that a helper has begun. So a
-core that is busy with something else costs its share of the speed and no more, where a barrier (OpenMP's, Numba's own
-pools') would wait for the thread that sits on it.
+core that is busy with something else costs its share of the speed, where a barrier (OpenMP's, Numba's own pools') would
+wait for the thread that sits on it. A helper that loses its core amid a piece is waited for, too long; then the caller
+works alone for a while, and the longer the more often that happens: two threads are hardly slower than one.
 
 A helper looks for jobs for some milliseconds, in compiled code without Python's lock, before it goes to sleep: the next
 kernel of a network finds it awake, and to wake a thread takes longer than most kernels. What they share is one small
@@ -12,13 +13,14 @@ array of integers:
     GENERATION  odd while a job is open; each job has a number of its own
     NEXT        the next piece to take
     ACTIVE      helpers between looking at a job and leaving it
-    JOB...      what to run (see `run`), and whether to stop
+    JOB...      what to run (see `run`), whether to stop, and what the caller knows of time (in nanoseconds)
 """
 import atexit
 import ctypes
 import os
 import sys
 import threading
+import time
 
 import numpy as np
 from llvmlite import ir
@@ -31,9 +33,12 @@ INT64 = ir.IntType(64)
 PIECE = ir.FunctionType(ir.VoidType(), [INT64, INT64, INT64])  # (address of the arguments, first, last)
 LINE = 8  # integers of a cache line: what threads write often does not share one
 GENERATION, NEXT, ACTIVE, JOB = 0, LINE, 2 * LINE, 3 * LINE
-PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS, STOP, SLEEP = range(JOB, JOB + 7)
+PIECE_AT, ARGUMENTS, COUNT, PIECES, HELPERS, STOP = range(JOB, JOB + 6)
+CLOCK, SECONDS, NANOSECONDS, UNTIL, PENALTY = range(JOB + LINE, JOB + LINE + 5)
+MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
 EAGER, PATIENT = 20_000, 40_000  # how often a helper looks for a job: at once, then letting others run (some 10 ms)
-AWAKE, NAP = 400, 50  # how often the caller looks for a helper's end before it sleeps, and for how many microseconds
+LATE = 200_000  # nanoseconds that a helper may take longer than two pieces last
+ALONE, LONGEST = 10_000_000, 500_000_000  # nanoseconds without helpers after one was late, and when it happens again
 
 
 @intrinsic
@@ -77,45 +82,59 @@ def let_others_run(typing_context, function):
 
 
 @intrinsic
-def sleep(typing_context, function, time):
-    """Call the operating system's function, at this address, that sleeps for a time."""
+def read_clock(typing_context, function, which, address):
+    """Call the operating system's function, at this address, that writes seconds and nanoseconds to another address."""
     def codegen(context, builder, signature, values):
         INT32 = ir.IntType(32)
-        pointer = builder.inttoptr(values[0], ir.FunctionType(INT32, [INT32]).as_pointer())
-        builder.call(pointer, [builder.trunc(values[1], INT32)])
+        pointer = builder.inttoptr(values[0], ir.FunctionType(INT32, [INT32, INT64]).as_pointer())
+        builder.call(pointer, [builder.trunc(values[1], INT32), values[2]])
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.intp), codegen
+    return types.void(types.uintp, types.intp, types.uintp), codegen
 
 
 @njit(nogil=True)
 def take_pieces(shared):
-    """Run pieces of the open job until none is left."""
-    count, pieces = shared[COUNT], shared[PIECES]
+    """Run pieces of the open job until none is left; returns how many it ran."""
+    count, pieces, mine = shared[COUNT], shared[PIECES], 0
     n = atomic_add(shared.ctypes.data + 8 * NEXT, 1)
     while n < pieces:
         run_piece(shared[PIECE_AT], shared[ARGUMENTS], n * count // pieces, (n + 1) * count // pieces)
+        mine += 1
         n = atomic_add(shared.ctypes.data + 8 * NEXT, 1)
+    return mine
+
+
+@njit(nogil=True)
+def now(shared):
+    """The time in nanoseconds; 0 where the system's clock can't be called (Windows)."""
+    if shared[CLOCK] == 0:
+        return 0
+    read_clock(shared[CLOCK], MONOTONIC, shared.ctypes.data + 8 * SECONDS)
+    return shared[SECONDS] * 1_000_000_000 + shared[NANOSECONDS]
 
 
 def _run(piece, arguments, count, pieces, helpers, shared, yielding):
     """Run the function at address `piece` over 0..count, cut into `pieces`, with the first `helpers` helpers."""
-    if helpers == 0:
+    began = now(shared) if helpers > 0 else 0
+    if helpers == 0 or began < shared[UNTIL]:
         run_piece(piece, arguments, 0, count)
         return
     base = shared.ctypes.data
     shared[PIECE_AT], shared[ARGUMENTS], shared[COUNT], shared[PIECES] = piece, arguments, count, pieces
     shared[HELPERS], shared[NEXT] = helpers, 0
     atomic_add(base + 8 * GENERATION, 1)  # open
-    take_pieces(shared)
+    mine = take_pieces(shared)
     atomic_add(base + 8 * GENERATION, 1)  # closed: who looks now finds no job
-    looks = 0
+    done = now(shared)
     while atomic_load(base + 8 * ACTIVE) > 0:  # the arguments must live until the pieces that were begun are done
-        looks += 1
-        if looks < AWAKE or shared[SLEEP] == 0:
-            let_others_run(yielding)
-        else:  # the helper may have lost its core to another process: it can have this one
-            sleep(shared[SLEEP], NAP)
+        let_others_run(yielding)
+    end = now(shared)
+    if end - done > LATE + 2 * (done - began) // max(mine, 1):  # a helper had lost its core
+        shared[PENALTY] = min(2 * shared[PENALTY] + ALONE, LONGEST)
+        shared[UNTIL] = end + shared[PENALTY]
+    else:
+        shared[PENALTY] -= shared[PENALTY] // 64
 
 
 def _help(shared, number, yielding):
@@ -179,8 +198,8 @@ class Team:
 
     def begin(self) -> None:
         """Start without helpers; so does the child of a fork, which has none of its parent's threads."""
-        self.shared = np.zeros(JOB + LINE, np.int64)
-        self.shared[SLEEP] = _address_of_sleep()
+        self.shared = np.zeros(JOB + 2 * LINE, np.int64)
+        self.shared[CLOCK] = _address_of_clock()
         self.helpers: list[Helper] = []
         self.taken = threading.Lock()  # by the Python thread whose kernel runs
 
@@ -208,11 +227,11 @@ def _address_of_yield() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def _address_of_sleep() -> int:
-    """Return the address of the system's usleep; 0 on Windows, whose sleep takes milliseconds at least."""
+def _address_of_clock() -> int:
+    """Return the address of clock_gettime, which Windows does not have: 0."""
     if sys.platform == "win32":
         return 0
-    return ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value or 0
+    return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value or 0
 
 
 team = Team()

@@ -5,8 +5,10 @@ import os
 import numpy as np
 import pytest
 
+from minigrad import available_threads, get_threads, set_threads
 from minigrad.kernels import parallel
 from minigrad.kernels.parallel import kernel
+from minigrad.kernels.team import ALONE, GENERATION, PENALTY, UNTIL, team
 from tests.minigrad.checks import run_python
 
 FORK = """
@@ -60,3 +62,56 @@ def test_a_forked_child_has_a_team_of_its_own():
 def test_processes_that_end_right_after_a_kernel():
     for _ in range(5):
         assert run_python(SHORT) == ""
+
+
+@kernel
+def uneven(first, last, work, x):
+    """x[i] = 1, after work[i] turns of a loop that can't be left out"""
+    for i in range(first, last):
+        total = 0.0
+        for k in range(work[i]):
+            total += np.sin(total + k)
+        x[i] = 1 if total > -np.inf else 0
+
+
+needs_two_cores = pytest.mark.skipif(available_threads() < 2, reason="needs two cores")
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Helpers for the smallest of kernels, and a team that remembers nothing."""
+    monkeypatch.setattr(parallel, "SMALL", 0)
+    before = get_threads()
+    set_threads(2)
+    yield
+    set_threads(before)
+    team.shared[[UNTIL, PENALTY]] = 0
+
+
+@needs_two_cores
+def test_works_alone_for_a_while_and_then_together(two_threads):
+    work, x = np.zeros(64, np.int64), np.zeros(64)
+    team.shared[UNTIL] = 2**62
+    before = team.shared[GENERATION]
+    uneven(64, work, x)
+    assert x.all()
+    assert team.shared[GENERATION] == before  # no job was opened
+    team.shared[UNTIL] = 0
+    uneven(64, work, x)
+    assert team.shared[GENERATION] == before + 2
+
+
+@needs_two_cores
+@pytest.mark.skipif(os.name == "nt", reason="there is no clock to call")
+def test_notices_a_helper_that_is_late(two_threads):
+    """One piece takes much longer than the others, as if its thread had lost its core; in some runs a helper has it."""
+    work, x = np.ones(64, np.int64), np.zeros(64)
+    work[8] = 3_000_000
+    for _ in range(200):
+        team.shared[[UNTIL, PENALTY]] = 0
+        uneven(64, work, x)
+        if team.shared[PENALTY]:
+            break
+    assert team.shared[PENALTY] >= ALONE
+    assert team.shared[UNTIL] > 0
+    assert x.all()
