@@ -11,8 +11,7 @@ tiles little is left to gain.
 """
 import numpy as np
 
-from minigrad import runtime
-from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
+from minigrad.kernels.parallel import kernel, pieces_wanted
 from minigrad.kernels.plan import constants
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.target import target
@@ -101,7 +100,7 @@ def block_width(dtype: np.dtype) -> int:
 
 def splits(items: int, blocks: int) -> int:
     """Return into how many parts the blocks are cut, so that all threads find items to do."""
-    return min(blocks, max(1, -(-PIECES_A_THREAD * runtime.get_threads() // items)))
+    return min(blocks, max(1, -(-pieces_wanted() // items)))
 
 
 def packed_weights(w: np.ndarray, flip: bool = False) -> np.ndarray:
@@ -131,7 +130,7 @@ def indirect_product(x: np.ndarray, taps: Taps, pixels: int, w: np.ndarray, star
     if start is not None:
         first[:O] = start
     tiles = -(-pixels // MR)
-    together = max(1, min(TILES, tiles // (PIECES_A_THREAD * runtime.get_threads())))
+    together = max(1, min(TILES, tiles // pieces_wanted()))
     groups = -(-tiles // together)
     parts = splits(groups, blocks)
     packed = packed_weights(w, flip)

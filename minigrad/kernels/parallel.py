@@ -35,6 +35,8 @@ from minigrad.kernels.plan import WORDS, recording
 from minigrad.kernels.team import INT64, PIECE, RUN_SIGNATURE, run, team
 
 PIECES_A_THREAD = 4
+PIECES_OF_MANY = 12  # a thread, of more than MANY: so that the last to finish is waited for a twelfth of the time at most
+MANY = 4
 SMALL = 2**15  # values; below, calling helpers costs more than they bring
 
 
@@ -112,6 +114,12 @@ def _launcher_of(function: Callable) -> Callable:
     return cached(njit(nogil=True)(launch))
 
 
+def pieces_wanted() -> int:
+    """Return into how many pieces a range is cut if it is long enough, for all threads to have their share."""
+    threads = runtime.get_threads()
+    return threads * (PIECES_A_THREAD if threads <= MANY else PIECES_OF_MANY)
+
+
 class Kernel:
     """A serial body over a range that runs on all threads; `py_func` is the plain Python function."""
 
@@ -130,7 +138,7 @@ class Kernel:
         small = sum(a.size for a in arguments if isinstance(a, np.ndarray)) < SMALL
         # Another Python thread's kernel has the team: this one runs on its own.
         have_team = False
-        pieces, recorded = min(count, PIECES_A_THREAD * threads), recording()
+        pieces, recorded = min(count, pieces_wanted()), recording()
         block = np.zeros(0 if recorded is None else WORDS, np.int64)
         try:
             have_team = threads > 1 and not small and team.taken.acquire(blocking=False)

@@ -12,9 +12,8 @@ import math
 import numpy as np
 from numba import njit
 
-from minigrad import runtime
 from minigrad.kernels.gemm import block_width
-from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
+from minigrad.kernels.parallel import kernel, pieces_wanted
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.tile import HEIGHTS, gradient_tile
 
@@ -89,7 +88,7 @@ def sum_parts(first, last, parts, dw):
 def weight_gradient(x: np.ndarray, taps: Taps, pixels: int, dy: np.ndarray, step: int, O: int) -> np.ndarray:
     """Return dw (KH * KW * C, O) for flat x and dy, dy's pixels `step` apart."""
     NR = block_width(x.dtype)
-    depth, blocks, pieces = taps.KH * taps.KW * taps.C, -(-O // NR), PIECES_A_THREAD * runtime.get_threads()
+    depth, blocks, pieces = taps.KH * taps.KW * taps.C, -(-O // NR), pieces_wanted()
     # `shares` ranges of rows read dy `shares` times; `parts` runs of pixels write, read and add dw `parts` times. The
     # least of shares * pixels + 3 * parts * depth for a given number of pieces:
     parts = min(pieces, max(1, round(math.sqrt(pieces * pixels / (3 * depth)))), -(-pixels // PIXELS))

@@ -26,7 +26,7 @@ from numba.extending import intrinsic, overload
 from minigrad import runtime
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import MR, block_width, packed_weights, splits
-from minigrad.kernels.parallel import PIECES_A_THREAD, kernel
+from minigrad.kernels.parallel import kernel, pieces_wanted
 from minigrad.kernels.plan import constants, empty
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import INT64, Emitter, array_data, forward_tile, gradient_tile, half_tile, scalar_of
@@ -34,7 +34,7 @@ from minigrad.kernels.weight_gradient import tile_height
 
 OUT, IN, POSITIONS = 4, 6, 36
 BIASED = 7  # position (1, 1): what is added there comes out in all 16 outputs
-CACHE = 5 * 2**20  # bytes of L3 that what is between the steps may take
+CACHE = 5 * 2**19  # bytes of L3 that what is between the steps may take, for each thread
 PAD = 80  # values; see `apart`
 
 
@@ -322,7 +322,7 @@ def with_lanes(x: np.ndarray) -> np.ndarray:
 
 def tiles_at_once(count: int, channels: int, itemsize: int) -> int:
     """Return how many of `count` tiles go through the three steps together: what is between them should stay in L3."""
-    return min(count, max(24, CACHE // (POSITIONS * channels * itemsize)))
+    return min(count, max(24, CACHE * runtime.get_threads() // (POSITIONS * channels * itemsize)))
 
 
 def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: np.ndarray, top: int, left: int,
@@ -372,7 +372,7 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, top: int, left: int)
     plane_in, plane = apart(room * wide_in), apart(blocks * room * NR)
     V, D = np.empty(POSITIONS * plane_in, x.dtype), np.empty(POSITIONS * plane, x.dtype)
     dU = np.empty(POSITIONS * C * blocks * NR, x.dtype)
-    shares = max(1, min(C // 24, PIECES_A_THREAD * runtime.get_threads() // POSITIONS))
+    shares = max(1, min(C // 24, pieces_wanted() // POSITIONS))
     for begin in range(0, tiles, room):
         n = min(room, tiles - begin)
         transform_inputs(n, rows, step, g, begin, wide_in, V, plane_in)
