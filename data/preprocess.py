@@ -85,12 +85,13 @@ class Preprocessing:
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (images - mean) / std in the network's order of channels: uint8 RGB (..., 3) -> float32 (..., 3)."""
         ordered = images[..., ::-1] if self.order == "BGR" else images
-        centred: NDArray[np.float32] = np.subtract(
-            ordered, np.array(self.mean, np.float32), dtype=np.float32, order="C"
-        )
-        if self.std != (1.0, 1.0, 1.0):
-            centred /= np.array(self.std, np.float32)
-        return centred
+        x = np.empty(images.shape, np.float32)
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            # One channel at a time: over three at once NumPy's inner loop would be three long, and four times as slow.
+            np.subtract(ordered[..., channel], np.float32(mean), out=x[..., channel], dtype=np.float32)
+            if std != 1:
+                x[..., channel] /= np.float32(std)
+        return x
 
     def to_json(self) -> str:
         """Return all fields, exactly: `from_json` gives back an equal object."""

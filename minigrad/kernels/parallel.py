@@ -35,7 +35,7 @@ from minigrad.kernels.plan import WORDS, recording
 from minigrad.kernels.team import INT64, PIECE, RUN_SIGNATURE, run, team
 
 PIECES_A_THREAD = 4
-PIECES_OF_MANY = 12  # a thread, of more than MANY: so that the last to finish is waited for a twelfth of the time at most
+PIECES_OF_MANY = 12  # a thread, of more than MANY: the last to finish is waited for a twelfth of the time at most
 MANY = 4
 SMALL = 2**15  # values; below, calling helpers costs more than they bring
 
