@@ -7,10 +7,15 @@ A convolution applies it as it stores its sums (`conv2d(..., relu=True)`) and ca
 which also sums the bias gradient, so that dy is read once.
 """
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.parallel import kernel
 from minigrad.kernels.plan import empty
+from minigrad.kernels.tile import INT64, Emitter, array_data, scalar_of
 from minigrad.op import Op
 from minigrad.tensor import Tensor
 
@@ -78,15 +83,9 @@ def relu_backward(first, last, dy, y, dx):
 def mask_rows(first, last, pixels, dy, dy_step, y, y_step, dz, dz_step, sums):
     """dz[p, o] = dy[p, o] if y[p, o] > 0;  sums[part, o] = sum over the part's pixels p of dz[p, o]"""
     parts, O = sums.shape
-    zero = y.dtype.type(0)
     for part in range(first, last):
-        total = sums[part]
-        for p in range(part * pixels // parts, (part + 1) * pixels // parts):
-            above, own, masked = dy[p * dy_step:][:O], y[p * y_step:][:O], dz[p * dz_step:][:O]
-            for o in range(O):
-                masked[o] = above[o] if own[o] > zero else zero
-            for o in range(O):
-                total[o] += masked[o]
+        p, end = part * pixels // parts, (part + 1) * pixels // parts
+        mask_pixels(dy, p * dy_step, dy_step, y, p * y_step, y_step, dz, p * dz_step, dz_step, end - p, O, sums[part])
 
 
 @kernel
@@ -99,3 +98,81 @@ def sum_rows(first, last, pixels, dy, dy_step, sums):
             row = dy[p * dy_step:p * dy_step + O]
             for o in range(O):
                 total[o] += row[o]
+
+
+def mask_pixels(dy, dy_at, dy_step, y, y_at, y_step, dz, dz_at, dz_step, pixels, O, sums):
+    """dz[p, o] = dy[p, o] if y[p, o] > 0, sums[o] += dz[p, o]; pixels `step` apart, the first where `at` says.
+
+    These loops are the definition; below are the same as LLVM vectors (see kernels/tile.py), which keep the sums in
+    registers over all pixels.
+    """
+    for p in range(pixels):
+        for o in range(O):
+            positive = y[y_at + p * y_step + o] > 0
+            dz[dz_at + p * dz_step + o] = dy[dy_at + p * dy_step + o] if positive else 0
+            sums[o] += dz[dz_at + p * dz_step + o]
+
+
+def _vector_mask(vectors: int):
+    """`mask_pixels` of `vectors` registers of channels from o on, as an intrinsic."""
+    @intrinsic
+    def mask(typing_context, dy, dy_at, dy_step, y, y_at, y_step, dz, dz_at, dz_step, pixels, o, sums):
+        scalar, lanes = scalar_of(dy)
+        n = types.intp
+        signature = types.void(dy, n, n, y, n, n, dz, n, n, n, n, sums)
+
+        def codegen(context, builder, signature, values):
+            dy_, dy_at, dy_step, y_, y_at, y_step, dz_, dz_at, dz_step, pixels, o, sums_ = values
+            emit = Emitter(builder, scalar, lanes)
+            pdy, py, pdz, psums = (array_data(context, builder, t, v)
+                                   for t, v in ((dy, dy_), (y, y_), (dz, dz_), (sums, sums_)))
+            totals = emit.sums(1, vectors)[0]
+            places = [emit.pointer(psums, builder.add(o, INT64(v * lanes))) for v in range(vectors)]
+            for total, place in zip(totals, places, strict=True):
+                builder.store(emit.load(place), total)
+            zero = ir.Constant(emit.vector, [0.0] * lanes)
+            with cgutils.for_range(builder, pixels) as loop:
+                def line(array, at, step, v, ahead=0):
+                    pixel = builder.mul(builder.add(loop.index, INT64(ahead)), step)
+                    return emit.pointer(array, builder.add(builder.add(at, pixel), builder.add(o, INT64(v * lanes))))
+
+                for v, total in enumerate(totals):
+                    for array, at, step in ((pdy, dy_at, dy_step), (py, y_at, y_step)):
+                        emit.prefetch(line(array, at, step, v, PIXELS_AHEAD), 0)
+                    positive = builder.fcmp_ordered(">", emit.load(line(py, y_at, y_step, v)), zero)
+                    value = builder.select(positive, emit.load(line(pdy, dy_at, dy_step, v)), zero)
+                    emit.store(value, line(pdz, dz_at, dz_step, v))
+                    builder.store(builder.fadd(builder.load(total), value), total)
+            for total, place in zip(totals, places, strict=True):
+                emit.store(builder.load(total), place)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return mask
+
+
+PIXELS_AHEAD = 8  # asked for before they are needed: the CPU does not foresee rows that lie apart
+TOGETHER = 4  # registers of channels
+mask_four, mask_one = _vector_mask(TOGETHER), _vector_mask(1)
+
+
+@overload(mask_pixels, inline="never")
+def _mask_pixels(dy, dy_at, dy_step, y, y_at, y_step, dz, dz_at, dz_step, pixels, O, sums):
+    lanes = scalar_of(dy)[1]
+
+    def compiled(dy, dy_at, dy_step, y, y_at, y_step, dz, dz_at, dz_step, pixels, O, sums):
+        o, zero = 0, dy.dtype.type(0)
+        while o + TOGETHER * lanes <= O:
+            mask_four(dy, dy_at, dy_step, y, y_at, y_step, dz, dz_at, dz_step, pixels, o, sums)
+            o += TOGETHER * lanes
+        while o + lanes <= O:
+            mask_one(dy, dy_at, dy_step, y, y_at, y_step, dz, dz_at, dz_step, pixels, o, sums)
+            o += lanes
+        for last in range(o, O):
+            for p in range(pixels):
+                positive = y[y_at + p * y_step + last] > zero
+                dz[dz_at + p * dz_step + last] = dy[dy_at + p * dy_step + last] if positive else zero
+                sums[last] += dz[dz_at + p * dz_step + last]
+
+    return compiled
