@@ -10,15 +10,19 @@ added at the end.
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from minigrad.kernels.gemm import block_width
 from minigrad.kernels.parallel import kernel, pieces_wanted
 from minigrad.kernels.taps import Taps, find_rows
-from minigrad.kernels.tile import HEIGHTS, gradient_tile
+from minigrad.kernels.target import target
+from minigrad.kernels.tile import HEIGHTS, INT64, Emitter, array_data, gradient_tile, scalar_of
 
 PIXELS = 192  # summed before dw is touched: a panel of dy takes half of L1
 LEAST_ROWS = 24  # rows (t, c) of dw for which packing dy once more pays
+PIXELS_AHEAD = 8  # asked for before they are needed: rows that lie apart are not foreseen by the CPU
 TALL = HEIGHTS[0]
 MIDDLE, LOW = HEIGHTS[1:3]
 
@@ -27,14 +31,55 @@ MIDDLE, LOW = HEIGHTS[1:3]
 def pack_panels(dy, step, pixel, n, O, NR, panels):
     """panels[block o // NR, p, o % NR] = dy[(pixel + p) * step + o] for p < n, zero past the last channel."""
     zero = dy.dtype.type(0)
-    for o in range(0, O, NR):
-        width = min(NR, O - o)
+    for o in range(0, O // NR * NR, NR):
+        copy_panel(dy, pixel * step + o, step, n, panels, o * PIXELS, NR)
+    o, width = O // NR * NR, O % NR
+    if width > 0:
         for p in range(n):
             row, channels = panels[o * PIXELS + p * NR:][:NR], dy[(pixel + p) * step + o:][:width]
             for j in range(width):
                 row[j] = channels[j]
             for j in range(width, NR):
                 row[j] = zero
+
+
+def copy_panel(x, at, step, n, panel, to, NR):
+    """panel[to + p * NR + j] = x[at + p * step + j] for p < n, j < NR; below once more as vectors, one row of which is
+    a tile's width."""
+    for p in range(n):
+        for j in range(NR):
+            panel[to + p * NR + j] = x[at + p * step + j]
+
+
+@intrinsic
+def copy_vectors(typing_context, x, at, step, n, panel, to):
+    """`copy_panel` in registers."""
+    scalar, lanes = scalar_of(x)
+    intp, vectors = types.intp, target().vectors
+    signature = types.void(x, intp, intp, intp, panel, intp)
+
+    def codegen(context, builder, signature, values):
+        x_, at, step, n, panel_, to = values
+        emit = Emitter(builder, scalar, lanes)
+        source, sink = array_data(context, builder, x, x_), array_data(context, builder, panel, panel_)
+        with cgutils.for_range(builder, n) as loop:
+            row = builder.add(at, builder.mul(loop.index, step))
+            line = builder.add(to, builder.mul(loop.index, INT64(vectors * lanes)))
+            for v in range(vectors):
+                place = emit.pointer(source, builder.add(row, INT64(v * lanes)))
+                emit.prefetch(emit.pointer(place, builder.mul(step, INT64(PIXELS_AHEAD))), 0)
+                emit.store(emit.load(place), emit.pointer(sink, builder.add(line, INT64(v * lanes))))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@overload(copy_panel, inline="never")
+def _copy_panel(x, at, step, n, panel, to, NR):
+    def compiled(x, at, step, n, panel, to, NR):
+        copy_vectors(x, at, step, n, panel, to)
+
+    return compiled
 
 
 @njit(nogil=True)
