@@ -12,6 +12,8 @@
 | weight_gradient.py | its weight gradient |
 | matmul.py | matrix products of rows of channels, made of the two |
 | winograd.py | 3x3 convolutions with a quarter of the products |
+| transpose.py | a square of numbers transposed: packs weights for data gradients |
+| plan.py | kernel calls recorded once and repeated without Python |
 | windows.py | output sizes, padding and windows of convolutions and pools |
 | elementwise.py | sums and masks over whole arrays |
 | philox.py | the counter-based random generator |

@@ -180,3 +180,39 @@ def test_scalars():
 
 def test_item_is_a_python_number():
     assert type(ops.sum_all(leaf(1.0, 2.0)).item()) is float
+
+
+class SumAndDifference(Op):
+    """Two outputs of two inputs."""
+
+    def forward(self, a, b):
+        return a + b, a - b
+
+    def backward(self, d_sum, d_difference):
+        zero = np.zeros(3)
+        d_sum, d_difference = (zero if d is None else d for d in (d_sum, d_difference))
+        return d_sum + d_difference, d_sum - d_difference
+
+
+def test_an_op_with_two_outputs():
+    a, b = leaf(1.0, 2.0, 3.0), leaf(4.0, 5.0, 6.0)
+    total, difference = SumAndDifference()(a, b)
+    (total * total + difference * difference).backward(np.ones(3))  # = 2 a^2 + 2 b^2
+    np.testing.assert_array_equal(a.grad, 4 * a.data)
+    np.testing.assert_array_equal(b.grad, 4 * b.data)
+
+
+@pytest.mark.parametrize(("used", "db"), [(0, 1), (1, -1)])
+def test_an_output_without_a_gradient(used, db):
+    a, b = leaf(1.0, 2.0, 3.0), leaf(4.0, 5.0, 6.0)
+    SumAndDifference()(a, b)[used].backward(np.ones(3))
+    np.testing.assert_array_equal(a.grad, np.ones(3))
+    np.testing.assert_array_equal(b.grad, db * np.ones(3))
+
+
+@pytest.mark.parametrize("op", [ops.relu, ops.softmax, ops.log_softmax, ops.lrn, ops.sum_all,
+                                lambda x: ops.max_pool2d(x, 1), lambda x: ops.dropout(x, 0.5, seed=0, step=0),
+                                lambda x: ops.concat([x, x]), lambda x: x + 1.0, lambda x: x * x])
+def test_every_op_refuses_an_empty_batch(op):
+    with pytest.raises(InputError, match=r"0, 2, 2, 3.*empty batch"):
+        op(Tensor(np.zeros((0, 2, 2, 3))))
