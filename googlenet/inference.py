@@ -19,7 +19,7 @@ from data.preprocess import Preprocessing
 from googlenet.weights import LoadedModel, load_model
 from minigrad import Tensor, no_grad, ops
 from minigrad.errors import InputError
-from minigrad.kernels.plan import Plan
+from minigrad.kernels.plan import Constants, Plan
 from minigrad.runtime import get_threads, jit_disabled
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Predictor:
         self.model.eval()
         self.batch = min(MOST_IMAGES, max(1, BATCH_PIXELS // self.preprocessing.size**2))  # images at a time
         self._plans: dict[tuple[tuple[int, ...], int], Plan | None] = {}  # by the batch's shape and the threads
+        self._constants: Constants = {}  # that all plans share
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Return the probability of every class, (N, classes), from the centre of each image.
@@ -74,7 +75,7 @@ class Predictor:
         if key not in self._plans or jit_disabled():
             self._plans[key] = None
             return self._forward(x)
-        plan = self._plans[key] = self._plans[key] or Plan(self._forward, x)
+        plan = self._plans[key] = self._plans[key] or Plan(self._forward, x, self._constants)
         return plan(x) if plan.agrees else self._forward(x)
 
     def _forward(self, x: np.ndarray) -> np.ndarray:

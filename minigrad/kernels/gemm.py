@@ -12,7 +12,7 @@ tiles little is left to gain.
 import numpy as np
 
 from minigrad.kernels.parallel import kernel, pieces_wanted
-from minigrad.kernels.plan import constants
+from minigrad.kernels.plan import constant
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import forward_tile, half_tile
@@ -108,14 +108,18 @@ def packed_weights(w: np.ndarray, flip: bool = False) -> np.ndarray:
     KH, KW, C, O = w.shape
     NR = block_width(w.dtype)
     blocks = -(-(C if flip else O) // NR)
-    with constants():
-        packed = np.empty(KH * KW * (O if flip else C) * blocks * NR, w.dtype)
+
+    def packed() -> np.ndarray:
+        result = np.empty(KH * KW * (O if flip else C) * blocks * NR, w.dtype)
+        rows = np.ascontiguousarray(w).reshape(-1, O)
         if flip:
-            w = np.ascontiguousarray(w).reshape(-1)
-            pack_flipped(blocks * KH * KW, w, KH, KW, C, O, packed, NR, target().lanes(w.dtype))
+            lanes = target().lanes(w.dtype)
+            pack_flipped(blocks * KH * KW, rows.reshape(-1), KH, KW, C, O, result, NR, lanes)
         else:
-            pack_weights(KH * KW * C, np.ascontiguousarray(w).reshape(-1, O), packed, NR)
-    return packed
+            pack_weights(KH * KW * C, rows, result, NR)
+        return result
+
+    return constant("flipped" if flip else "packed", w, packed)
 
 
 def indirect_product(x: np.ndarray, taps: Taps, pixels: int, w: np.ndarray, start: np.ndarray | None, y: np.ndarray,

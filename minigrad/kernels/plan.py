@@ -6,15 +6,15 @@ compiled loop repeats them all.
 
 While a function is recorded, `empty` gives out memory of the plan's own, and takes it back when the last array on it is
 gone: a plan needs as much memory as is in use at the busiest moment. What is computed from parameters alone, such as
-packed weights, is marked by `constants` and not repeated: a plan keeps the parameters of the moment it was recorded.
+packed weights, goes through `constant` and is not repeated: a plan keeps the parameters of the moment it was recorded,
+and plans of one network, for batches of several sizes, share them.
 
 A plan repeats kernels only. NumPy code between them runs once, while recording, and its result would be out of date:
 so the first answer is compared with what the function itself says.
 """
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,19 @@ def recording() -> "Recording | None":
     return getattr(_local, "recording", None)
 
 
-@contextmanager
-def constants() -> Iterator[None]:
-    """Inside, what is computed depends on parameters alone; a plan takes it as it is."""
-    before, _local.recording = recording(), None
-    try:
-        yield
-    finally:
-        _local.recording = before
+def constant(name: str, parameter: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return compute(), which depends on one parameter alone and is called `name`; while recording, compute it once."""
+    recorded = recording()
+    if recorded is None:
+        return compute()
+    key = name, parameter.ctypes.data, parameter.shape, parameter.strides
+    if key not in recorded.constants:
+        _local.recording = None
+        try:
+            recorded.constants[key] = compute(), parameter  # which keeps its address its own
+        finally:
+            _local.recording = recorded
+    return recorded.constants[key][0]
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -86,11 +91,14 @@ class Lease:
         self.memory.free.append(self.block)
 
 
+Constants = dict[tuple, tuple[np.ndarray, np.ndarray]]  # what was computed, and from which parameter
+
+
 class Recording:
     """The kernel calls of a function that runs, and what they refer to."""
 
-    def __init__(self) -> None:
-        self.memory = Memory()
+    def __init__(self, constants: Constants) -> None:
+        self.memory, self.constants = Memory(), constants
         self.calls: list[tuple[np.ndarray, int, int, int]] = []  # block, count, pieces, whether helpers pay
         self.kept: list[Any] = []  # arrays from elsewhere
 
@@ -101,11 +109,13 @@ class Recording:
 
 
 class Plan:
-    """`function`, of one array of a given shape, repeated by its kernels; parameters are those of now."""
+    """`function`, of one array of a given shape, repeated by its kernels; parameters are those of now.
 
-    def __init__(self, function: Callable[[np.ndarray], np.ndarray], x: np.ndarray):
-        """Record `function` and answer for x by both, which the caller may compare: `agrees`."""
-        recorded = Recording()
+    `agrees` says whether it answers for x as the function does. Plans that are given the same dictionary share what
+    they computed from parameters."""
+
+    def __init__(self, function: Callable[[np.ndarray], np.ndarray], x: np.ndarray, constants: Constants | None = None):
+        recorded = Recording({} if constants is None else constants)
         _local.recording = recorded
         try:
             self.x = recorded.memory.take(x.shape, x.dtype)

@@ -27,7 +27,7 @@ from minigrad import runtime
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import MR, block_width, packed_weights, splits
 from minigrad.kernels.parallel import kernel, pieces_wanted
-from minigrad.kernels.plan import constants, empty
+from minigrad.kernels.plan import constant, empty
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import INT64, Emitter, array_data, forward_tile, gradient_tile, half_tile, scalar_of
 from minigrad.kernels.weight_gradient import tile_height
@@ -325,6 +325,16 @@ def tiles_at_once(count: int, channels: int, itemsize: int) -> int:
     return min(count, max(24, CACHE * runtime.get_threads() // (POSITIONS * channels * itemsize)))
 
 
+def mapped_weights(w: np.ndarray, flip: bool, C: int, wide: int) -> np.ndarray:
+    """Return G w G^T, (POSITIONS, blocks of `wide` output channels, C), flat."""
+    def mapped() -> np.ndarray:
+        U = np.empty(POSITIONS * C * wide, w.dtype)
+        transform_weights(C, packed_weights(w, flip), C, wide, U, block_width(w.dtype))
+        return U
+
+    return constant("winograd, flipped" if flip else "winograd", w, mapped)
+
+
 def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: np.ndarray, top: int, left: int,
                      relu: bool = False, flip: bool = False) -> None:
     """Write y (N, OH, OW, O), x (N, H, W, C) padded by `top` and `left` and convolved with w (3, 3, C, O).
@@ -342,9 +352,7 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     x = with_lanes(x)
     g, (rows, step), (y_rows, y_step) = tiles_of(x, y, top, left), as_rows(x), as_rows(y)
     wide_in, wide = x.shape[3], -(-O // (NR // 2)) * (NR // 2)
-    with constants():
-        U = np.empty(POSITIONS * C * wide, x.dtype)
-        transform_weights(C, packed_weights(w, flip), C, wide, U, NR)
+    U = mapped_weights(w, flip, C, wide)
     bias = np.zeros(2 * wide, x.dtype)
     if start is not None:
         bias[wide:wide + O] = start

@@ -142,3 +142,14 @@ def test_takes_less_memory_than_all_layers_together():
     plan = Plan(logits, x)
     stem = 4 * 32 * 32 * 16 * x.itemsize  # conv1's output, the largest
     assert sum(block.size for block in plan.memory.blocks) < 6 * stem
+
+
+def test_plans_of_one_network_share_its_packed_weights():
+    _, logits = network()
+    constants = {}
+    one, two = (Plan(logits, np.zeros((n, 64, 64, 3), np.float32), constants) for n in (1, 2))
+    assert one.agrees
+    assert two.agrees
+    packed = {id(array) for array, _ in constants.values()}
+    shared = packed & {id(a) for a in one.kept} & {id(a) for a in two.kept}
+    assert len(shared) > 50  # nearly all: some layers are computed another way where images are few
