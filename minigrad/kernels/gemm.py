@@ -99,7 +99,7 @@ def block_width(dtype: np.dtype) -> int:
 
 
 def splits(items: int, blocks: int) -> int:
-    """Return into how many parts the blocks are cut, so that all threads find items to do."""
+    """Return into how many parts each item's `blocks` are cut, so that all threads find items to do."""
     return min(blocks, max(1, -(-pieces_wanted() // items)))
 
 

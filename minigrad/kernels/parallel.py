@@ -37,6 +37,7 @@ from minigrad.kernels.team import INT64, PIECE, RUN_SIGNATURE, run, team
 PIECES_A_THREAD = 4
 PIECES_OF_MANY = 12  # a thread, of more than MANY: the last to finish is waited for a twelfth of the time at most
 MANY = 4
+FEW = 4  # items a piece
 SMALL = 2**15  # values; below, calling helpers costs more than they bring
 
 
@@ -138,7 +139,8 @@ class Kernel:
         small = sum(a.size for a in arguments if isinstance(a, np.ndarray)) < SMALL
         # Another Python thread's kernel has the team: this one runs on its own.
         have_team = False
-        pieces, recorded = min(count, pieces_wanted()), recording()
+        # A few items a piece would make pieces of very different lengths: then each item is one.
+        pieces, recorded = pieces_wanted() if count >= FEW * pieces_wanted() else count, recording()
         block = np.zeros(0 if recorded is None else WORDS, np.int64)
         try:
             have_team = threads > 1 and not small and team.taken.acquire(blocking=False)

@@ -26,7 +26,7 @@ from numba.extending import intrinsic, overload
 from minigrad import runtime
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import MR, block_width, packed_weights, splits
-from minigrad.kernels.parallel import kernel, pieces_wanted
+from minigrad.kernels.parallel import kernel
 from minigrad.kernels.plan import constant, empty
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import INT64, Emitter, array_data, forward_tile, gradient_tile, half_tile, scalar_of
@@ -243,20 +243,21 @@ def transform_weights(first, last, packed, C, wide, U, NR):
 
 
 @kernel
-def multiply_positions(first, last, V, plane_in, wide_in, C, U, start, wide, M, plane, room, parts, MR, NR):
+def multiply_positions(first, last, V, plane_in, wide_in, C, U, start, wide, M, plane, room, parts, runs, MR, NR):
     """M[position, t, o] = sum over c of V[position, t, c] * U[position, c, o], from `start` on at position BIASED.
 
-    An item is one of `parts` parts of the blocks of one position."""
+    An item is one of `parts` parts of the blocks of one position, for one of `runs` runs of its tiles."""
     rows, zeros = np.empty(room, np.int64), np.zeros(C, V.dtype)
     blocks = (wide + NR - 1) // NR
     for item in range(first, last):
-        position, part = item // parts, item % parts
-        for t in range(room):
+        position, part, run = item // (parts * runs), item // runs % parts, item % runs
+        begin, end = run * (room // MR) // runs * MR, (run + 1) * (room // MR) // runs * MR
+        for t in range(begin, end):
             rows[t] = position * plane_in + t * wide_in
         for b in range(part * blocks // parts, (part + 1) * blocks // parts):
             o = b * NR
             so = wide + o if position == BIASED else o
-            for t in range(0, room, MR):
+            for t in range(begin, end, MR):
                 wo, mo = (position * wide + o) * C, position * plane + t * wide + o
                 if wide - o >= NR:
                     forward_tile(V, zeros, rows, t, 1, C, U, wo, start, so, M, mo, wide, False, MR, NR)
@@ -278,19 +279,19 @@ def transform_gradients(first, last, dy, step, g, begin, channels, D, plane, roo
 
 
 @kernel
-def sum_positions(first, last, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, add, shares, NR):
+def sum_positions(first, last, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, add, shares, parts, NR):
     """dU[position, c, o] = sum over tiles t < n of V[position, t, c] * D[position, t, o], or += if add.
 
-    An item is one of `shares` ranges of the channels c of one position."""
+    An item is one of `shares` ranges of the channels c and one of `parts` parts of the blocks of one position."""
     rows, zeros = np.empty(room, np.int64), np.zeros(C, V.dtype)
     for item in range(first, last):
-        position, share = item // shares, item % shares
+        position, share, part = item // (shares * parts), item // parts % shares, item % parts
         for t in range(n):
             rows[t] = position * plane_in + t * wide_in
         c, end = share * C // shares, (share + 1) * C // shares
         while c < end:
             height = tile_height(end - c)
-            for b in range(blocks):
+            for b in range(part * blocks // parts, (part + 1) * blocks // parts):
                 gradient_tile(V, zeros, rows, 0, n, c, D, position * plane + b * room * NR,
                               dU, ((position * C + c) * blocks + b) * NR, blocks * NR, add, height, NR)
             c += height
@@ -361,11 +362,13 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     plane_in, plane = apart(room * wide_in), apart(room * wide)
     V, M = empty((POSITIONS * plane_in,), x.dtype), empty((POSITIONS * plane,), x.dtype)
     parts = splits(POSITIONS, -(-wide // NR))
+    runs = splits(POSITIONS * parts, room // MR)
     floor = real(0) if relu else real(-np.inf)
     for begin in range(0, tiles, room):
         n = min(room, tiles - begin)
         transform_inputs(n, rows, step, g, begin, wide_in, V, plane_in)
-        multiply_positions(POSITIONS * parts, V, plane_in, wide_in, C, U, bias, wide, M, plane, room, parts, MR, NR)
+        multiply_positions(POSITIONS * parts * runs, V, plane_in, wide_in, C, U, bias, wide, M, plane, room, parts,
+                           runs, MR, NR)
         transform_outputs(n, M, plane, wide, g, begin, O, floor, y_rows, y_step)
 
 
@@ -380,13 +383,14 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, top: int, left: int)
     plane_in, plane = apart(room * wide_in), apart(blocks * room * NR)
     V, D = np.empty(POSITIONS * plane_in, x.dtype), np.empty(POSITIONS * plane, x.dtype)
     dU = np.empty(POSITIONS * C * blocks * NR, x.dtype)
-    shares = max(1, min(C // 24, pieces_wanted() // POSITIONS))
+    shares = splits(POSITIONS, max(1, C // 24))
+    parts = splits(POSITIONS * shares, blocks)
     for begin in range(0, tiles, room):
         n = min(room, tiles - begin)
         transform_inputs(n, rows, step, g, begin, wide_in, V, plane_in)
         transform_gradients(n, dy_rows, dy_step, g, begin, dy.shape[3], D, plane, room, NR)
-        sum_positions(POSITIONS * shares, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, begin > 0, shares,
-                      NR)
+        sum_positions(POSITIONS * shares * parts, V, plane_in, wide_in, n, C, D, plane, blocks, room, dU, begin > 0,
+                      shares, parts, NR)
     dw = np.empty((9 * C, O), x.dtype)
     transform_weight_gradients(C, dU, C, blocks * NR, O, dw)
     return dw.reshape(3, 3, C, O)

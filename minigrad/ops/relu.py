@@ -19,7 +19,7 @@ from minigrad.kernels.tile import INT64, Emitter, array_data, scalar_of
 from minigrad.op import Op
 from minigrad.tensor import Tensor
 
-PART, MOST_PARTS = 256, 64  # pixels of one partial sum of db: many short sums round less than a few long ones
+PART, MOST_PARTS = 64, 1024  # pixels of one partial sum of db: many short sums round less than a few long ones
 
 
 class Relu(Op):

@@ -105,8 +105,8 @@ def test_works_alone_for_a_while_and_then_together(two_threads):
 @pytest.mark.skipif(os.name == "nt", reason="there is no clock to call")
 def test_notices_a_helper_that_is_late(two_threads):
     """One piece takes much longer than the others, as if its thread had lost its core; in some runs a helper has it."""
-    work, x = np.ones(64, np.int64), np.zeros(64)
-    work[8] = 3_000_000
+    work, x = np.full(64, 2000), np.zeros(64)
+    work[-1] = 3_000_000
     for _ in range(200):
         team.shared[[UNTIL, PENALTY]] = 0
         uneven(64, work, x)
