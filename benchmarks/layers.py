@@ -53,8 +53,9 @@ class Recorder:
         self.modules = {id(module): path for path, module in model.named_modules()}
         self.layers: dict[tuple[str, str, int], Layer] = {}
         self.seen: Counter[tuple[str, str]] = Counter()
+        self.inputs: dict[str, tuple[int, ...]] = {}  # a weight's layer -> the shape of what it is applied to
         self.inside: list[str] = []  # the modules that are running, outermost first
-        self.timing = False  # an op that calls another one counts as one
+        self.running: tuple[Layer, str] | None = None  # a layer, and "forward" or "backward"
 
     def next_step(self) -> None:
         """Begin with the first layer again."""
@@ -66,41 +67,40 @@ class Recorder:
         return self.layers.setdefault((name, kind, self.seen[name, kind]), Layer(name, kind))
 
     def forward(self, op: Op, function: Callable, arrays: tuple[np.ndarray, ...]) -> Any:
-        """Run an op's forward."""
-        seconds, y = self._timed(function, op, *arrays)
-        if seconds is None:
-            return y
+        """Run an op's forward; an op that calls another one counts as one."""
+        if self.running:
+            return function(op, *arrays)
         paths = [self.weights.get(_address(array)) for array in arrays]
+        self.inputs.update((path, arrays[0].shape) for path in paths if path)
         layer = self.layer(_common(list(filter(None, paths))) or (self.inside[-1] if self.inside else ""),
                            type(op).__name__)
+        y = self._timed(layer, "forward", function, op, *arrays)
         counts = [multiply_adds(array, arrays[0], y) if path else 0
                   for array, path in zip(arrays, paths, strict=True)]
         layer.multiply_adds = sum(counts)
-        layer.forward.append(seconds)
         op._profiled = layer, counts  # type: ignore[attr-defined]  # the op drops it with all else after backward
         return y
 
     def backward(self, op: Op, function: Callable, arguments: tuple[Any, ...]) -> Any:
         """Run an op's backward."""
+        if self.running:
+            return function(op, *arguments)
         layer, counts = getattr(op, "_profiled", None) or (self.layer("", type(op).__name__), [])
         needs = op.needs
-        seconds, gradients = self._timed(function, op, *arguments)
-        if seconds is not None:
-            layer.backward.append(seconds)
-            layer.gradient_multiply_adds = sum(  # an input's gradient takes every weight, a weight's takes its own
-                count * (need + needs[0]) for count, need in zip(counts, needs, strict=False))
+        gradients = self._timed(layer, "backward", function, op, *arguments)
+        layer.gradient_multiply_adds = sum(  # an input's gradient takes every weight, a weight's takes its own
+            count * (need + needs[0]) for count, need in zip(counts, needs, strict=False))
         return gradients
 
-    def _timed(self, function: Callable, *arguments: Any) -> tuple[float | None, Any]:
-        if self.timing:
-            return None, function(*arguments)
-        self.timing = True
+    def _timed(self, layer: Layer, way: str, function: Callable, *arguments: Any) -> Any:
+        self.running = layer, way
         try:
             began = time.perf_counter()
             result = function(*arguments)
-            return time.perf_counter() - began, result
+            getattr(layer, way).append(time.perf_counter() - began)
+            return result
         finally:
-            self.timing = False
+            self.running = None
 
 
 @contextmanager

@@ -20,13 +20,12 @@ from minigrad.kernels.target import target
 
 CHAINS = 12  # a multiply-add takes 4 cycles and two begin in each: 8 would do, and 12 fit into any CPU's registers
 UNROLLED = 4  # so that counting costs nothing
-LANES = target().lanes(np.dtype(np.float32))
 SECONDS = 0.05  # of one measurement
 
 
 def chains(count, sums, factor):
     """sums[l] = the sum over the chains c of s[c, l], after s = s * factor + factor has been done `count` times."""
-    for lane in range(LANES):
+    for lane in range(len(sums)):
         total = sums[lane]
         for chain in range(CHAINS):
             s = sums[lane] + chain
@@ -38,33 +37,36 @@ def chains(count, sums, factor):
 
 @intrinsic
 def vector_chains(typing_context, count, sums, factor):
-    """`chains` with a register for each of them."""
+    """`chains` with a register for each of them; `sums` holds as many values as one register."""
+    lanes = target().lanes(np.dtype(str(sums.dtype)))
+
     def codegen(context, builder, signature, values):
         count, sums_, factor = values
-        vector = ir.VectorType(ir.FloatType(), LANES)
+        scalar, size = context.get_data_type(sums.dtype), sums.dtype.bitwidth
+        vector = ir.VectorType(scalar, lanes)
         # fmuladd, not fma: on a CPU without fused multiply-add the latter is a library call.
         multiply_add = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{LANES}f32")
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f{size}")
 
         def filled(value):
             single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
             return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), zeros)
 
         place = builder.bitcast(context.make_array(sums)(context, builder, sums_).data, vector.as_pointer())
-        total, factors = builder.load(place, align=4), filled(factor)
+        total, factors = builder.load(place, align=size // 8), filled(factor)
         registers = [cgutils.alloca_once(builder, vector) for _ in range(CHAINS)]  # LLVM makes registers of these
         for chain, register in enumerate(registers):
-            builder.store(builder.fadd(total, filled(ir.FloatType()(float(chain)))), register)
+            builder.store(builder.fadd(total, filled(scalar(float(chain)))), register)
         with cgutils.for_range(builder, count):
             for register in registers * UNROLLED:
                 builder.store(builder.call(multiply_add, [builder.load(register), factors, factors]), register)
         for register in registers:
             total = builder.fadd(total, builder.load(register))
-        builder.store(total, place, align=4)
+        builder.store(total, place, align=size // 8)
         return context.get_dummy_value()
 
-    return types.void(types.intp, sums, types.float32), codegen
+    return types.void(types.intp, sums, sums.dtype), codegen
 
 
 @overload(chains, inline="never")
@@ -78,30 +80,33 @@ def run(count, sums, factor):
     chains(count, sums, factor)
 
 
-def gflops(threads: int) -> float:
-    """Return how many 10^9 floating-point operations a second `threads` threads do; a multiply-add is two."""
-    count = _count_of(SECONDS)
+def gflops(threads: int, dtype: str = "float32") -> float:
+    """Return how many 10^9 floating-point operations a second `threads` threads do; a multiply-add is two.
+
+    Like the kernels, they use the vectors of the CPU that Numba compiles for."""
+    count = _count_of(SECONDS, dtype)
     with ThreadPoolExecutor(threads) as pool:
         began = time.perf_counter()
-        list(pool.map(_seconds, [count] * threads))
-        return threads * count * _operations() / (time.perf_counter() - began) / 1e9
+        list(pool.map(_seconds, [count] * threads, [dtype] * threads))
+        return threads * count * _operations(dtype) / (time.perf_counter() - began) / 1e9
 
 
 @functools.cache
-def _count_of(seconds: float) -> int:
+def _count_of(seconds: float, dtype: str) -> int:
     """Return the count that takes one thread about so long."""
     count = 1
-    _seconds(count)  # compiles
-    while (taken := _seconds(count)) < seconds / 10:
+    _seconds(count, dtype)  # compiles
+    while (taken := _seconds(count, dtype)) < seconds / 10:
         count *= 2
     return max(1, int(count * seconds / taken))
 
 
-def _seconds(count: int) -> float:
+def _seconds(count: int, dtype: str) -> float:
+    sums, factor = np.ones(target().lanes(np.dtype(dtype)), dtype), np.dtype(dtype).type(0.5)
     began = time.perf_counter()
-    run(count, np.ones(LANES, np.float32), np.float32(0.5))  # tends to 1: neither overflows nor underflows
+    run(count, sums, factor)  # tends to 1: neither overflows nor underflows
     return time.perf_counter() - began
 
 
-def _operations() -> int:
-    return 2 * UNROLLED * CHAINS * LANES
+def _operations(dtype: str) -> int:
+    return 2 * UNROLLED * CHAINS * target().lanes(np.dtype(dtype))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-MORE_IS_BETTER = {"images/s": True, "GFLOP/s": True, "s": False, "ms": False, "MiB": False}
+MORE_IS_BETTER = {"images/s": True, "GFLOP/s": True, "s": False, "ms": False, "MiB": False, "max/mean": False}
 
 
 class Row(NamedTuple):

@@ -1,4 +1,4 @@
-"""How cost grows: images a second against the batch and against the images' size.
+"""How cost grows: images a second against the batch and against the images' size; and how work is cut for many cores.
 
 Every point is measured beside the reference point, in turns, so that points which were measured minutes apart can be
 compared: what counts is cost per pixel relative to the reference's in the same minute.
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from benchmarks.blocks import Blocks, blocks
 from benchmarks.peers import OURS
 from benchmarks.results import Comparison, Report, Row, rates, row
 from benchmarks.session import Session
@@ -19,10 +22,13 @@ REFERENCE = 16, 224  # batch, size
 
 
 def scaling(session: Session, flags: argparse.Namespace) -> Report:
-    """Measure every table of this kind; one of workers belongs into this list."""
-    tables = [against_batch(session, flags), against_size(session, flags)]
-    return Report([table.comparison for table in tables], {"cost_per_pixel": {t.title: t.costs for t in tables}},
-                  "\n\n".join(map(str, tables)))
+    """Measure every table of this kind, or the one that is wanted."""
+    tables = [measure(session, flags) for name, measure in TABLES.items() if flags.only in (None, name)]
+    extra: dict[str, Any] = {"cost_per_pixel": {t.title: t.costs for t in tables if isinstance(t, Table)}}
+    for table in tables:
+        if isinstance(table, Blocks):
+            extra["blocks"] = table.told()
+    return Report([table.comparison for table in tables], extra, "\n\n".join(map(str, tables)))
 
 
 def against_batch(session: Session, flags: argparse.Namespace) -> Table:
@@ -87,3 +93,9 @@ def _point(session: Session, flags: argparse.Namespace, batch: int, size: int) -
 
 def _cost(seconds: list[float], batch: int, size: int) -> float:
     return statistics.median(seconds) / (batch * size * size)
+
+
+# One of workers belongs into this list.
+TABLES: dict[str, Callable[[Session, argparse.Namespace], Table | Blocks]] = {
+    "batch": against_batch, "size": against_size, "blocks": blocks,
+}

@@ -195,11 +195,11 @@ class Session:
                     time.sleep(PAUSE)
         return [child for child in children if child.name not in self.left_out]
 
-    def turns(self, over: Iterable[Any], threads: int) -> Iterator[Any]:
+    def turns(self, over: Iterable[Any], threads: int, dtype: str = "float32") -> Iterator[Any]:
         """Yield from `over`, measuring the machine's limit before each, and how busy others are meanwhile."""
         load = Load(lambda: [child.process.pid for child in self.children])
         for each in over:
-            self.limits.append(limit.gflops(threads))
+            self.limits.append(limit.gflops(threads, dtype))
             yield each
         self.busy_cores = max(self.busy_cores, load.others())
 

@@ -1,5 +1,6 @@
 """benchmarks/: what is measured is the network, what is compared is equal, and what is told is what was measured."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare, layers, limit, scaling, works
+from benchmarks import blocks, compare, convolutions, layers, limit, scaling, works
 from benchmarks.contender import peak_mib
 from benchmarks.job import Job
 from benchmarks.load import Load
@@ -23,7 +24,11 @@ from benchmarks.session import ContenderError, require_agreement, session
 from googlenet.config import ModelConfig
 from googlenet.model import GoogLeNet
 from googlenet.summary import summary
-from minigrad import Tensor, nn
+from minigrad import Tensor, get_threads, nn
+from minigrad.kernels import parallel
+from minigrad.kernels.elementwise import add_values
+from minigrad.kernels.target import target
+from minigrad.kernels.team import team
 from minigrad.op import Op
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,8 +123,10 @@ def test_the_worst_of_several_comparisons_speaks_for_all():
 @pytest.mark.parametrize("arguments", [
     ["swimming"], ["--size", "3"], ["--batch", "0"], ["--rounds", "many"], ["--threads", "100000"], ["--wrong"],
     ["--peers", "nobody"], ["layers", "--peers", "torch"], ["training", "--peers", "ncnn"], ["memory", "--batch", "4"],
-    ["scaling", "--size", "64"],
-    ["inference", "--of", "training"], ["--json", "/no/such/folder/told.json"]], ids=" ".join)
+    ["scaling", "--size", "64"], ["scaling", "--cores", "1"], ["scaling", "--only", "corners"],
+    ["layers", "--only", "blocks"], ["busy", "--cores", "8"], ["scaling", "--dtype", "float64"],
+    ["convolutions", "--dtype", "float16"], ["inference", "--of", "training"],
+    ["--json", "/no/such/folder/told.json"]], ids=" ".join)
 def test_wrong_flags_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         compare.parse(arguments)
@@ -143,14 +150,17 @@ def test_every_work_writes_rows(arguments, unit, tmp_path, monkeypatch):
 
 def test_scaling_compares_the_cost_of_a_pixel(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "REFERENCE", (2, 64))
-    monkeypatch.setattr(scaling, "BATCHES", (1, 2))
+    monkeypatch.setattr(scaling, "BATCHES", (1,))
     monkeypatch.setattr(scaling, "SIZES", (64,))
+    monkeypatch.setattr(blocks, "STEP", (2, 64))
     found = measure(tmp_path / "told.json", "scaling", "--of", "inference")
     against_batch, against_size = found["cost_per_pixel"].values()
     assert list(against_size.values()) == [1]
     rates = {each["name"]: each["value"] for each in found["rows"]}
-    assert against_batch.keys() == {name for name in rates if "64x64" in name}
+    assert (against_batch | against_size).keys() == {name for name in rates if "64x64" in name}
+    assert len(against_batch) == 1
     assert all(cost > 0 for cost in against_batch.values())
+    assert found["blocks"]["cores"] == 64
 
 
 def test_the_cost_of_a_pixel_is_that_of_all_images():
@@ -208,12 +218,131 @@ def test_agreement():
             require_agreement(ours, {**ours, name: wrong})
 
 
-def test_the_limit_is_what_its_plain_loops_say():
-    fast, plain = np.linspace(0, 1, limit.LANES, dtype=np.float32), np.linspace(0, 1, limit.LANES, dtype=np.float32)
-    limit.run(3, fast, np.float32(0.5))
-    limit.chains(3, plain, np.float32(0.5))
-    np.testing.assert_allclose(fast, plain, rtol=1e-6)
-    assert limit.gflops(1) > 0
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", 1e-6), ("float64", 1e-15)])
+def test_the_limit_is_what_its_plain_loops_say(dtype, allowed):
+    fast = np.linspace(0, 1, target().lanes(np.dtype(dtype)), dtype=dtype)
+    plain = fast.copy()
+    limit.run(3, fast, fast.dtype.type(0.5))
+    limit.chains(3, plain, plain.dtype.type(0.5))
+    np.testing.assert_allclose(fast, plain, rtol=allowed)
+    assert limit.gflops(1, dtype) > 0
+    assert limit._operations(dtype) == 2 * limit.UNROLLED * limit.CHAINS * plain.size
+
+
+@pytest.fixture(scope="module")
+def all_convolutions():
+    return convolutions.convolutions_of(network(64))
+
+
+def test_all_convolutions_are_found(all_convolutions):
+    modules = dict(network(64).named_modules())
+    assert {each.path for each in all_convolutions} == {path for path, module in modules.items()
+                                                       if isinstance(module, nn.Conv2d)}
+    heads = (512 + 528) * 128  # the convolutions of the heads, on one pixel
+    assert sum(each.multiply_adds for each in all_convolutions) == (
+        works.multiply_adds("inference", 64) - 1024 * 1000 + heads)
+    assert [each.path for each in all_convolutions if each.first] == ["conv1"]
+    assert len([each for each in all_convolutions if each.ways == ("direct", "winograd")]) == 10
+
+
+def test_convolutions_run_in_sequence_on_arrays_of_their_own(all_convolutions, monkeypatch):
+    cases = [convolutions.Case(each, 1, "float32") for each in all_convolutions[:3]]  # conv1, conv2_reduce, conv2
+    seen = []
+    monkeypatch.setattr(convolutions, "_compute", lambda op, direction, inputs, dy: seen.append(
+        (type(op).__name__, direction, inputs[0].ctypes.data, dy.ctypes.data)))
+    convolutions.run_in_sequence(cases, "winograd")
+    forward, data, weight = convolutions.DIRECTIONS
+    assert [each[:2] for each in seen] == [
+        ("Direct", forward), ("Direct", forward), ("Winograd", forward), ("Winograd", data), ("Winograd", weight),
+        ("Direct", data), ("Direct", weight), ("Direct", weight)]
+    assert len({each[2:] for each in seen}) == 3
+    assert [list(case.seconds) for case in cases] == [[], [], [("winograd", each) for each in (forward, data, weight)]]
+
+
+def test_errors_are_parts_of_the_largest_value(all_convolutions, monkeypatch):
+    each = next(each for each in all_convolutions if each.path == "inception_4a/conv_3x3")
+    for way in each.ways:
+        assert all(0 < error < 1e-4 for error in convolutions.errors(each, way, "float32").values())
+    right = convolutions.conv2d.Winograd.data_gradient
+    monkeypatch.setattr(convolutions.conv2d.Winograd, "data_gradient", lambda op, dz: 1.25 * right(op, dz))
+    found = convolutions.errors(each, "winograd", "float64")
+    assert found.pop("data gradient") == pytest.approx(0.25)
+    assert len(found) == 2
+    assert max(found.values()) < 1e-12
+
+
+def test_convolutions_tell_what_was_measured(tmp_path, capsys):
+    found = measure(tmp_path / "told.json", "convolutions", "--batch", "2")
+    assert {each["unit"] for each in found["rows"]} == {"GFLOP/s"}
+    totals, told = found["totals"], capsys.readouterr().out
+    sums = dict.fromkeys(((way, direction) for way in totals for direction in convolutions.DIRECTIONS), 0.0)
+    for layer in found["layers"]:
+        for direction, direct in layer["direct"].items():
+            assert direct["gflops"] == pytest.approx(2 * 2 * layer["multiply_adds"] / direct["ms"] / 1e6)
+            assert direct["of_limit"] == pytest.approx(direct["gflops"] / found["limit"]["gflops"])
+            winograd = layer.get("winograd", {}).get(direction, direct)
+            assert winograd.get("over_direct", 1) == pytest.approx(direct["ms"] / winograd["ms"])
+            sums["direct", direction] += direct["ms"] / 2
+            sums["the best way", direction] += min(direct["ms"], winograd["ms"]) / 2
+    assert {key: totals[key[0]][key[1]]["ms_an_image"] for key in sums} == pytest.approx(sums)  # of one round
+    assert totals["direct"]["all three"]["ms_an_image"] == pytest.approx(
+        sum(sums["direct", direction] for direction in convolutions.DIRECTIONS))
+    errors = [each["error"] for layer in found["layers"] for each in layer.get("winograd", {}).values()]
+    assert len(errors) == 30
+    error = found["error"]
+    assert (error["largest"], error["promise"], error["kept"]) == (max(errors), 1e-5, max(errors) <= 1e-5)
+    assert ("the promise is 1e-05: kept" in told) == error["kept"]
+    assert found["settings"]["dtype"] == "float32"
+    assert "of float32 multiply-adds" in told
+    assert found["limit_of_one_thread"]["value"] > 0
+
+
+@pytest.mark.parametrize(("items", "pieces", "threads", "most"), [
+    (1046, 768, 64, 18), (64, 64, 64, 1), (65, 65, 64, 2), (7, 7, 7, 1), (7, 5, 2, 4), (9, 4, 1, 9)])
+def test_the_busiest_thread_gets(items, pieces, threads, most):
+    assert blocks.most_of(items, pieces, threads) == most
+
+
+def test_a_core_without_work_counts():
+    assert blocks.Call("mask_rows", 7, 7, 7, 0.1).imbalance(64) == 64 / 7
+    assert blocks.Call("relu_forward", 128, 128, 64, 0.1).imbalance(64) == 1
+
+
+def test_kernels_are_cut_for_cores_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(parallel, "PIECES_OF_MANY", 5)  # the figures are minigrad's own, not a copy of its rules
+    x, here, team_before = np.arange(2.0**17), get_threads(), len(team.helpers)
+    y = np.zeros_like(x)
+    recorder = layers.Recorder(nn.Module())
+    recorder.running = running = layers.Layer("relu", "Relu"), "forward"
+    with blocks.cut_for(64, recorder) as calls:
+        assert get_threads() == here  # what was imported before; who asks now learns of 64
+        add_values(x.size, x, x, y)
+        add_values(9, x[:9], x[:9], y[:9])
+    add_values(x.size, x, x, y)
+    assert [(layer, call.kernel, call.items, call.pieces, call.threads) for layer, call in calls] == [
+        (running, "add_values", x.size, 5 * 64, 64), (running, "add_values", 9, 9, 1)]
+    np.testing.assert_array_equal(y, 2 * x)
+    assert len(team.helpers) <= max(team_before, here - 1)
+    assert parallel.pieces_wanted() == here * parallel.PIECES_A_THREAD or here > parallel.MANY
+
+
+def test_blocks_of_each_layer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(blocks, "STEP", (2, 64))
+    monkeypatch.setattr(scaling, "BATCHES", ())  # no other table is wanted
+    found = measure(tmp_path / "told.json", "scaling", "--only", "blocks", "--cores", "48")
+    assert {each["unit"] for each in found["rows"]} == {"max/mean"}
+    parts = {part["name"]: part for part in found["blocks"]["parts"]}
+    assert found["cost_per_pixel"] == found["limit"] == {}
+    assert [call["kernel"] for call in parts["conv2 Direct forward"]["calls"]].count("multiply_tiles") == 1
+    calls = [call for part in found["blocks"]["parts"] for call in part["calls"]]
+    assert {"sum_products", "mask_rows"} <= {call["kernel"] for call in parts["conv1 Direct backward"]["calls"]}
+    assert "update" in {call["kernel"] for call in parts["between the ops"]["calls"]}
+    assert max(calls, key=lambda call: call["items"])["pieces"] == 48 * parallel.PIECES_OF_MANY
+    assert all(call["pieces"] <= call["items"] and call["threads"] in (1, min(48, call["items"])) for call in calls)
+    [convolutions] = [each for each in found["rows"] if each["name"] == "convolutions"]
+    assert found["ours"] == "convolutions"
+    assert convolutions["value"] == convolutions["max"] >= 1
+    assert f"the largest max/mean is {convolutions['value']:.3f}" in capsys.readouterr().out
 
 
 def test_load_is_that_of_others():
@@ -282,16 +411,26 @@ def test_an_op_of_several_weights_and_outputs():
     assert layers.multiply_adds(weight, x, None) == 5 * 8 * 8 * math.prod(weight.shape)
 
 
+def contenders_of(process: int) -> list[str]:
+    """Its children that run a contender; imports start others, for a moment."""
+    listed, found = Path(f"/proc/{process}/task/{process}/children"), []
+    for child in listed.read_text().split():
+        with contextlib.suppress(OSError):  # it has ended
+            if b"benchmarks.contender" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_being_stopped_ends_the_children(number, tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     running = subprocess.Popen([*COMPARE, "inference", "--size", "64", "--batch", "1", "--rounds", "100000",
                                 "--peers", "none"], stderr=subprocess.PIPE, text=True, env=environment)
-    listed = Path(f"/proc/{running.pid}/task/{running.pid}/children")
     until = time.monotonic() + 60
-    while not (children := listed.read_text().split()) and time.monotonic() < until:
+    while not (children := contenders_of(running.pid)) and time.monotonic() < until:
         time.sleep(0.05)
+    time.sleep(0.1)  # it has begun; by now whoever started it knows
     running.send_signal(number)
     _, complaint = running.communicate(timeout=30)
     assert children

@@ -1,7 +1,7 @@
 """Winograd's minimal filtering: 3x3 convolutions of stride 1 with a quarter of the products (Lavin and Gray 2016).
 
-A tile of 4x4 outputs sees 6x6 inputs. With the points 0, 1, -1, 2, -2 and infinity, three small linear maps turn its
-144 products a channel into 36:
+A tile of 4x4 outputs sees 6x6 inputs. With six points at which polynomials are multiplied, three small linear maps
+turn its 144 products a channel into 36:
 
     y  = A^T [ (G w G^T) * (B^T x B) ] A          * position by position, summed over the input channels
     dw = G^T [ (B^T x B) * (A dy A^T) ] G         summed over the tiles
@@ -10,11 +10,15 @@ and dx is y of dy with the kernel flipped. For each of the 36 positions the sum 
 and goes through the register tile; the maps run along the channels. The maps are written below for one line of numbers;
 both axes of a tile, on numbers or on LLVM vectors, are these functions.
 
+The points are 0, infinity, and plus and minus sqrt(2) and sqrt(1/2). Lavin and Gray's 1 and 2 round four times worse: A
+has the points' third powers, 8 there and 2.8 here.
+
 Some tiles are transformed, multiplied and transformed back at a time, so that their positions stay in L3. What limits
 it: the maps move 2.25 times the input and output through the caches, which costs about as much as a third of the
 products; and where a grid is no multiple of 4 the last tiles compute what nobody reads (14: a quarter of it).
 """
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,45 +37,46 @@ from minigrad.kernels.tile import INT64, Emitter, array_data, forward_tile, grad
 from minigrad.kernels.weight_gradient import tile_height
 
 OUT, IN, POSITIONS = 4, 6, 36
-BIASED = 7  # position (1, 1): what is added there comes out in all 16 outputs
+ROOT, HALF_ROOT = math.sqrt(2), math.sqrt(2) / 2
 CACHE = 5 * 2**19  # bytes of L3 that what is between the steps may take, for each thread
 PAD = 80  # values; see `apart`
 
 
 def input_line(x0, x1, x2, x3, x4, x5):
     """B^T x"""
-    odd, even = x3 - 4 * x1, x4 - 4 * x2
-    far, near = 2 * (x3 - x1), x4 - x2
-    return 4 * x0 - 5 * x2 + x4, even + odd, even - odd, near + far, near - far, 4 * x1 - 5 * x3 + x5
+    even1, odd1 = x4 - 2 * x2, HALF_ROOT * x3 - ROOT * x1
+    even2, odd2 = x4 - 0.5 * x2, ROOT * x3 - HALF_ROOT * x1
+    return x0 - 2.5 * x2 + x4, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, x1 - 2.5 * x3 + x5
 
 
 def output_line(m0, m1, m2, m3, m4, m5):
     """A^T m"""
     sum1, difference1 = m1 + m2, m1 - m2
     sum2, difference2 = m3 + m4, m3 - m4
-    return m0 + sum1 + sum2, difference1 + 2 * difference2, sum1 + 4 * sum2, difference1 + 8 * difference2 + m5
+    return (m0 + sum1 + sum2, HALF_ROOT * difference1 + ROOT * difference2, 0.5 * sum1 + 2 * sum2,
+            (0.5 * HALF_ROOT) * difference1 + (2 * ROOT) * difference2 + m5)
 
 
 def weight_line(w0, w1, w2):
     """G w"""
-    even1, even2 = (w0 + w2) * (-1 / 6), w0 * (1 / 24) + w2 * (1 / 6)
-    odd1, odd2 = w1 * (1 / 6), w1 * (1 / 12)
-    return w0 * (1 / 4), even1 - odd1, even1 + odd1, even2 + odd2, even2 - odd2, w2
+    even1, even2 = w0 * (-2 / 3) - w2 * (1 / 3), w0 * (1 / 6) + w2 * (1 / 3)
+    odd1, odd2 = w1 * (-ROOT / 3), w1 * (ROOT / 6)
+    return w0, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, w2
 
 
 def gradient_line(y0, y1, y2, y3):
     """A dy"""
-    even1, odd1 = y0 + y2, y1 + y3
-    even2, odd2 = y0 + 4 * y2, 2 * y1 + 8 * y3
+    even1, odd1 = y0 + 0.5 * y2, HALF_ROOT * y1 + (0.5 * HALF_ROOT) * y3
+    even2, odd2 = y0 + 2 * y2, ROOT * y1 + (2 * ROOT) * y3
     return y0, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, y3
 
 
 def weight_gradient_line(u0, u1, u2, u3, u4, u5):
     """G^T u"""
-    sum1, difference1 = u1 + u2, u2 - u1
+    sum1, difference1 = u1 + u2, u1 - u2
     sum2, difference2 = u3 + u4, u3 - u4
-    return (u0 * (1 / 4) - sum1 * (1 / 6) + sum2 * (1 / 24), difference1 * (1 / 6) + difference2 * (1 / 12),
-            (sum2 - sum1) * (1 / 6) + u5)
+    return (u0 - sum1 * (2 / 3) + sum2 * (1 / 6), difference2 * (ROOT / 6) - difference1 * (ROOT / 3),
+            (sum2 - sum1) * (1 / 3) + u5)
 
 
 class Lanes:
@@ -94,19 +99,19 @@ class Lanes:
     __rmul__ = __mul__
 
 
-def on_both_axes(line: Callable, size: int, *, cut: str = "", relu: bool = False) -> Callable:
+def on_both_axes(line: Callable, size: int, *, cut: str = "", biased: bool = False) -> Callable:
     """Return the map of size x size numbers, for each of many channels: `line` along the columns, then along the rows.
 
-    map(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, floor): cell (i, j) of channel c lies at
-    x[base + i * row + j * column + c], and likewise in y; `channels` is a multiple of the vector's length. A map with
-    cut="x" reads the cells that are not `inside` (top, bottom, left, right) from `spare`, which holds zeros; with
-    cut="y" it writes them there. With `relu` what comes out is at least `floor`.
+    map(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor): cell (i, j) of channel c
+    lies at x[base + i * row + j * column + c], and likewise in y; `channels` is a multiple of the vector's length. A
+    map with cut="x" reads the cells that are not `inside` (top, bottom, left, right) from `spare`, which holds zeros;
+    with cut="y" it writes them there. With `biased` start[c] is added to what comes out, then at least `floor`.
     """
     def on_grid(cells: list) -> list:
         columns = [line(*(cells[i][j] for i in range(size))) for j in range(size)]
         return [line(*(column[i] for column in columns)) for i in range(len(columns[0]))]
 
-    def plain(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, floor):
+    def plain(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor):
         top, bottom, left, right = inside
         for c in range(channels):
             def is_cut(i, j):
@@ -116,23 +121,25 @@ def on_both_axes(line: Callable, size: int, *, cut: str = "", relu: bool = False
                       for j in range(size)] for i in range(size)]
             for i, values in enumerate(on_grid(cells)):
                 for j, value in enumerate(values):
-                    value = floor if relu and value < floor else value
+                    if biased:
+                        value += start[c]
+                        value = floor if value < floor else value
                     if cut == "y" and is_cut(i, j):
                         spare[c] = value
                     else:
                         y[at + i * y_row + j * y_column + c] = value
 
     @intrinsic
-    def vectors(typing_context, x, base, row, column, y, at, y_row, y_column, channel, inside, spare, floor):
+    def vectors(typing_context, x, base, row, column, y, at, y_row, y_column, channel, inside, spare, start, floor):
         scalar, lanes = scalar_of(x)
         n = types.intp
-        signature = types.void(x, n, n, n, y, n, n, n, n, inside, spare, x.dtype)
+        signature = types.void(x, n, n, n, y, n, n, n, n, inside, spare, start, x.dtype)
 
         def codegen(context, builder, signature, values):
-            x_, base, row, column, y_, at, y_row, y_column, channel, inside_, spare_, floor = values
+            x_, base, row, column, y_, at, y_row, y_column, channel, inside_, spare_, start_, floor = values
             emit = Emitter(builder, scalar, lanes)
-            source, sink, other = (array_data(context, builder, t, v)
-                                   for t, v in ((x, x_), (y, y_), (spare, spare_)))
+            source, sink, other, bias = (array_data(context, builder, t, v)
+                                         for t, v in ((x, x_), (y, y_), (spare, spare_), (start, start_)))
             other = emit.pointer(other, channel)
             top, bottom, left, right = cgutils.unpack_tuple(builder, inside_)
 
@@ -153,21 +160,21 @@ def on_both_axes(line: Callable, size: int, *, cut: str = "", relu: bool = False
             loaded = [Lanes(builder, emit.load(place))
                       for place in places(source, base, row, column, size, cut == "x")]
             made = on_grid([loaded[i * size:(i + 1) * size] for i in range(size)])
-            least = emit.broadcast(floor)
+            least, added = emit.broadcast(floor), Lanes(builder, emit.load(emit.pointer(bias, channel)))
             sinks = places(sink, at, y_row, y_column, len(made), cut == "y")
             for lane, place in zip(itertools.chain(*made), sinks, strict=True):
-                emit.store(emit.at_least(lane.value, least) if relu else lane.value, place)
+                emit.store(emit.at_least((lane + added).value, least) if biased else lane.value, place)
             return context.get_dummy_value()
 
         return signature, codegen
 
     @overload(plain, inline="never")
-    def compiled(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, floor):
+    def compiled(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor):
         lanes = target().lanes(np.dtype(str(x.dtype)))
 
-        def loop(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, floor):
+        def loop(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor):
             for c in range(0, channels, lanes):
-                vectors(x, base, row, column, y, at, y_row, y_column, c, inside, spare, floor)
+                vectors(x, base, row, column, y, at, y_row, y_column, c, inside, spare, start, floor)
 
         return loop
 
@@ -175,7 +182,7 @@ def on_both_axes(line: Callable, size: int, *, cut: str = "", relu: bool = False
 
 
 map_inputs = on_both_axes(input_line, IN, cut="x")
-map_outputs = on_both_axes(output_line, IN, cut="y", relu=True)
+map_outputs = on_both_axes(output_line, IN, cut="y", biased=True)
 map_weights = on_both_axes(weight_line, 3)
 map_gradients = on_both_axes(gradient_line, OUT, cut="x")
 map_weight_gradients = on_both_axes(weight_gradient_line, IN)
@@ -216,19 +223,19 @@ def transform_inputs(first, last, x, step, g, begin, wide, V, plane):
         h, w = tile // g.TW * OUT - g.top, tile % g.TW * OUT - g.left
         inside = reach(h, IN, g.H) + reach(w, IN, g.W)
         map_inputs(x, ((image * g.H + h) * g.W + w) * step, g.W * step, step, V, t * wide, IN * plane, plane, wide,
-                   inside, zeros, none)
+                   inside, zeros, zeros, none)
 
 
 @kernel
-def transform_outputs(first, last, M, plane, wide, g, begin, channels, floor, y, step):
-    """y = A^T M A of tile begin + t, at least `floor`; what lies outside the output is left out."""
+def transform_outputs(first, last, M, plane, wide, g, begin, channels, start, floor, y, step):
+    """y = A^T M A + start of tile begin + t, at least `floor`; what lies outside the output is left out."""
     waste = np.empty(wide, y.dtype)
     for t in range(first, last):
         image, tile = (begin + t) // (g.TH * g.TW), (begin + t) % (g.TH * g.TW)
         h, w = tile // g.TW * OUT, tile % g.TW * OUT
         inside = reach(h, OUT, g.OH) + reach(w, OUT, g.OW)
         map_outputs(M, t * wide, IN * plane, plane, y, ((image * g.OH + h) * g.OW + w) * step, g.OW * step, step,
-                    channels, inside, waste, floor)
+                    channels, inside, waste, start, floor)
 
 
 @kernel
@@ -239,15 +246,15 @@ def transform_weights(first, last, packed, C, wide, U, NR):
         for o in range(0, wide, NR):
             width = min(NR, wide - o)
             map_weights(packed, o * 9 * C + c * width, 3 * C * width, C * width, U, o * C + c * width,
-                        IN * C * wide, C * wide, width, (0, 3, 0, 3), packed, zero)
+                        IN * C * wide, C * wide, width, (0, 3, 0, 3), packed, packed, zero)
 
 
 @kernel
-def multiply_positions(first, last, V, plane_in, wide_in, C, U, start, wide, M, plane, room, parts, runs, MR, NR):
-    """M[position, t, o] = sum over c of V[position, t, c] * U[position, c, o], from `start` on at position BIASED.
+def multiply_positions(first, last, V, plane_in, wide_in, C, U, wide, M, plane, room, parts, runs, MR, NR):
+    """M[position, t, o] = sum over c of V[position, t, c] * U[position, c, o].
 
     An item is one of `parts` parts of the blocks of one position, for one of `runs` runs of its tiles."""
-    rows, zeros = np.empty(room, np.int64), np.zeros(C, V.dtype)
+    rows, zeros = np.empty(room, np.int64), np.zeros(max(C, NR), V.dtype)
     blocks = (wide + NR - 1) // NR
     for item in range(first, last):
         position, part, run = item // (parts * runs), item // runs % parts, item % runs
@@ -256,13 +263,12 @@ def multiply_positions(first, last, V, plane_in, wide_in, C, U, start, wide, M, 
             rows[t] = position * plane_in + t * wide_in
         for b in range(part * blocks // parts, (part + 1) * blocks // parts):
             o = b * NR
-            so = wide + o if position == BIASED else o
             for t in range(begin, end, MR):
                 wo, mo = (position * wide + o) * C, position * plane + t * wide + o
                 if wide - o >= NR:
-                    forward_tile(V, zeros, rows, t, 1, C, U, wo, start, so, M, mo, wide, False, MR, NR)
+                    forward_tile(V, zeros, rows, t, 1, C, U, wo, zeros, 0, M, mo, wide, False, MR, NR)
                 else:
-                    half_tile(V, zeros, rows, t, 1, C, U, wo, start, so, M, mo, wide, False, MR, NR // 2)
+                    half_tile(V, zeros, rows, t, 1, C, U, wo, zeros, 0, M, mo, wide, False, MR, NR // 2)
 
 
 @kernel
@@ -275,7 +281,7 @@ def transform_gradients(first, last, dy, step, g, begin, channels, D, plane, roo
         inside = reach(h, OUT, g.OH) + reach(w, OUT, g.OW)
         for o in range(0, channels, NR):
             map_gradients(dy, ((image * g.OH + h) * g.OW + w) * step + o, g.OW * step, step, D, o * room + t * NR,
-                          IN * plane, plane, min(NR, channels - o), inside, zeros, none)
+                          IN * plane, plane, min(NR, channels - o), inside, zeros, zeros, none)
 
 
 @kernel
@@ -304,7 +310,7 @@ def transform_weight_gradients(first, last, dU, C, wide, O, dw):
     patch = np.empty(9 * wide, dU.dtype)
     for c in range(first, last):
         map_weight_gradients(dU, c * wide, IN * C * wide, C * wide, patch, 0, 3 * wide, wide, wide,
-                             (0, IN, 0, IN), patch, zero)
+                             (0, IN, 0, IN), patch, patch, zero)
         for tap in range(9):
             for o in range(O):
                 dw[tap * C + c, o] = patch[tap * wide + o]
@@ -354,9 +360,7 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     g, (rows, step), (y_rows, y_step) = tiles_of(x, y, top, left), as_rows(x), as_rows(y)
     wide_in, wide = x.shape[3], -(-O // (NR // 2)) * (NR // 2)
     U = mapped_weights(w, flip, C, wide)
-    bias = np.zeros(2 * wide, x.dtype)
-    if start is not None:
-        bias[wide:wide + O] = start
+    bias = np.zeros(wide, x.dtype) if start is None else start
     tiles = g.N * g.TH * g.TW
     room = -(-tiles_at_once(tiles, wide_in + wide, x.itemsize) // MR) * MR
     plane_in, plane = apart(room * wide_in), apart(room * wide)
@@ -367,9 +371,9 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     for begin in range(0, tiles, room):
         n = min(room, tiles - begin)
         transform_inputs(n, rows, step, g, begin, wide_in, V, plane_in)
-        multiply_positions(POSITIONS * parts * runs, V, plane_in, wide_in, C, U, bias, wide, M, plane, room, parts,
+        multiply_positions(POSITIONS * parts * runs, V, plane_in, wide_in, C, U, wide, M, plane, room, parts,
                            runs, MR, NR)
-        transform_outputs(n, M, plane, wide, g, begin, O, floor, y_rows, y_step)
+        transform_outputs(n, M, plane, wide, g, begin, O, bias, floor, y_rows, y_step)
 
 
 def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, top: int, left: int) -> np.ndarray:

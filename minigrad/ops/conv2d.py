@@ -15,7 +15,7 @@ Three ways to compute it, one meaning:
   rows. The data gradient is a convolution of dy with the kernel flipped and its channels swapped. float32 and float64.
 
 - `winograd` (kernels/winograd.py) computes 3x3 kernels at steps of 1 with a quarter of the products. Its sums round
-  differently: the largest error, of 1e-5 of the largest value at most in float32, is some ten times direct's.
+  differently: the largest error in float32, of some 3e-6 of the largest value, is up to five times direct's.
 
 `auto` takes winograd where it pays, else direct where it can; `minigrad.set_convolution` makes it take another.
 `relu=True` applies max(., 0) as the sums are stored.
