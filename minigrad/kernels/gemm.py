@@ -12,7 +12,7 @@ tiles little is left to gain.
 import numpy as np
 
 from minigrad.kernels.parallel import kernel, pieces_wanted
-from minigrad.kernels.plan import constant
+from minigrad.kernels.plan import constant, scratch
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import forward_tile, half_tile
@@ -110,7 +110,7 @@ def packed_weights(w: np.ndarray, flip: bool = False) -> np.ndarray:
     blocks = -(-(C if flip else O) // NR)
 
     def packed() -> np.ndarray:
-        result = np.empty(KH * KW * (O if flip else C) * blocks * NR, w.dtype)
+        result = scratch(KH * KW * (O if flip else C) * blocks * NR, w.dtype)
         rows = np.ascontiguousarray(w).reshape(-1, O)
         if flip:
             lanes = target().lanes(w.dtype)

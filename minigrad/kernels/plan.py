@@ -24,6 +24,7 @@ from minigrad import runtime
 from minigrad.kernels.compile import cached
 from minigrad.kernels.team import run, team
 
+LINE_BYTES = 64
 WORDS = 256  # room for a kernel's address and arguments; `parallel.in_pieces` sees that they fit
 _local = threading.local()
 
@@ -54,6 +55,21 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.empty(shape, dtype) if recorded is None else recorded.memory.take(shape, np.dtype(dtype))
 
 
+def scratch(size: int, dtype: Any) -> np.ndarray:
+    """Return an array (size,) for a kernel to fill that begins at a line of the cache, as its vectors then do."""
+    recorded = recording()
+    if recorded is not None:
+        return recorded.memory.take((size,), np.dtype(dtype))
+    return aligned(size * np.dtype(dtype).itemsize).view(dtype)
+
+
+def aligned(size: int) -> np.ndarray:
+    """Return `size` bytes that begin at a line of the cache."""
+    room = np.empty(size + LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % LINE_BYTES
+    return room[begin:begin + size]
+
+
 class Memory:
     """Blocks that arrays are laid in, one after the other."""
 
@@ -69,7 +85,7 @@ class Memory:
             block = min(fitting, key=len)
             self.free = [other for other in self.free if other is not block]
         else:
-            block = np.empty(size, np.uint8)
+            block = aligned(size)
             self.blocks.append(block)
         return np.asarray(Lease(self, block, shape, dtype))
 

@@ -16,6 +16,7 @@ from numba.extending import intrinsic, overload
 
 from minigrad.kernels.gemm import block_width
 from minigrad.kernels.parallel import kernel, pieces_wanted
+from minigrad.kernels.plan import scratch
 from minigrad.kernels.taps import Taps, find_rows
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import HEIGHTS, INT64, Emitter, array_data, gradient_tile, scalar_of
@@ -138,7 +139,7 @@ def weight_gradient(x: np.ndarray, taps: Taps, pixels: int, dy: np.ndarray, step
     # least of shares * pixels + 3 * parts * depth for a given number of pieces:
     parts = min(pieces, max(1, round(math.sqrt(pieces * pixels / (3 * depth)))), -(-pixels // PIXELS))
     shares = min(-(-pieces // parts), max(1, depth // LEAST_ROWS))
-    sums = np.empty((parts, depth, blocks * NR), x.dtype)
+    sums = scratch(parts * depth * blocks * NR, x.dtype).reshape(parts, depth, blocks * NR)
     sum_products(parts * shares, x, taps, pixels, dy, step, O, sums.reshape(-1), parts, shares, NR)
     dw = np.empty((depth, O), x.dtype)
     sum_parts(depth, sums, dw)

@@ -31,7 +31,7 @@ from minigrad import runtime
 from minigrad.kernels.elementwise import as_rows
 from minigrad.kernels.gemm import MR, block_width, packed_weights, splits
 from minigrad.kernels.parallel import kernel
-from minigrad.kernels.plan import constant, empty
+from minigrad.kernels.plan import constant, scratch
 from minigrad.kernels.target import target
 from minigrad.kernels.tile import INT64, Emitter, array_data, forward_tile, gradient_tile, half_tile, scalar_of
 from minigrad.kernels.weight_gradient import tile_height
@@ -335,7 +335,7 @@ def tiles_at_once(count: int, channels: int, itemsize: int) -> int:
 def mapped_weights(w: np.ndarray, flip: bool, C: int, wide: int) -> np.ndarray:
     """Return G w G^T, (POSITIONS, blocks of `wide` output channels, C), flat."""
     def mapped() -> np.ndarray:
-        U = np.empty(POSITIONS * C * wide, w.dtype)
+        U = scratch(POSITIONS * C * wide, w.dtype)
         transform_weights(C, packed_weights(w, flip), C, wide, U, block_width(w.dtype))
         return U
 
@@ -364,7 +364,7 @@ def winograd_product(x: np.ndarray, w: np.ndarray, start: np.ndarray | None, y: 
     tiles = g.N * g.TH * g.TW
     room = -(-tiles_at_once(tiles, wide_in + wide, x.itemsize) // MR) * MR
     plane_in, plane = apart(room * wide_in), apart(room * wide)
-    V, M = empty((POSITIONS * plane_in,), x.dtype), empty((POSITIONS * plane,), x.dtype)
+    V, M = scratch(POSITIONS * plane_in, x.dtype), scratch(POSITIONS * plane, x.dtype)
     parts = splits(POSITIONS, -(-wide // NR))
     runs = splits(POSITIONS * parts, room // MR)
     floor = real(0) if relu else real(-np.inf)
@@ -385,8 +385,8 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, top: int, left: int)
     tiles = g.N * g.TH * g.TW
     room = tiles_at_once(tiles, wide_in + blocks * NR, x.itemsize)
     plane_in, plane = apart(room * wide_in), apart(blocks * room * NR)
-    V, D = np.empty(POSITIONS * plane_in, x.dtype), np.empty(POSITIONS * plane, x.dtype)
-    dU = np.empty(POSITIONS * C * blocks * NR, x.dtype)
+    V, D = scratch(POSITIONS * plane_in, x.dtype), scratch(POSITIONS * plane, x.dtype)
+    dU = scratch(POSITIONS * C * blocks * NR, x.dtype)
     shares = splits(POSITIONS, max(1, C // 24))
     parts = splits(POSITIONS * shares, blocks)
     for begin in range(0, tiles, room):
