@@ -12,6 +12,7 @@ and plans of one network, for batches of several sizes, share them.
 A plan repeats kernels only. NumPy code between them runs once, while recording, and its result would be out of date:
 so the first answer is compared with what the function itself says.
 """
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from numba import njit
 from minigrad import runtime
 from minigrad.kernels.compile import cached
 from minigrad.kernels.team import run, team
+
+log = logging.getLogger("minigrad")
 
 LINE_BYTES = 64
 WORDS = 256  # room for a kernel's address and arguments; `parallel.in_pieces` sees that they fit
@@ -147,6 +150,9 @@ class Plan:
         expected = function(x)
         scale = float(np.max(np.abs(expected), initial=np.finfo(expected.dtype).tiny))
         self.agrees = bool(np.allclose(self(x), expected, rtol=0, atol=1e-5 * scale, equal_nan=True))
+        if not self.agrees:
+            log.warning("a recorded plan does not compute what its function does, which should serve instead: is there "
+                        "NumPy code between its kernels, or were weights changed?")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the function of x, an array of the recorded shape and dtype; the result is the caller's own."""
@@ -166,7 +172,10 @@ class Plan:
         finally:
             if have_team:
                 team.taken.release()
-        if any(block[1] for block in self.blocks):
+        failed = [block for block in self.blocks if block[1]]
+        for block in failed:
+            block[1] = 0  # the next call may find memory
+        if failed:
             raise MemoryError("a kernel found no memory for its scratch arrays")
 
 

@@ -99,36 +99,14 @@ class Lanes:
     __rmul__ = __mul__
 
 
-def on_both_axes(line: Callable, size: int, *, cut: str = "", biased: bool = False) -> Callable:
-    """Return the map of size x size numbers, for each of many channels: `line` along the columns, then along the rows.
+def on_grid(line: Callable, cells: list) -> list:
+    """Return `line` of the columns of cells[i][j], and then of the rows of what that gives."""
+    columns = [line(*column) for column in zip(*cells, strict=True)]
+    return [line(*row) for row in zip(*columns, strict=True)]
 
-    map(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor): cell (i, j) of channel c
-    lies at x[base + i * row + j * column + c], and likewise in y; `channels` is a multiple of the vector's length. A
-    map with cut="x" reads the cells that are not `inside` (top, bottom, left, right) from `spare`, which holds zeros;
-    with cut="y" it writes them there. With `biased` start[c] is added to what comes out, then at least `floor`.
-    """
-    def on_grid(cells: list) -> list:
-        columns = [line(*(cells[i][j] for i in range(size))) for j in range(size)]
-        return [line(*(column[i] for column in columns)) for i in range(len(columns[0]))]
 
-    def plain(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor):
-        top, bottom, left, right = inside
-        for c in range(channels):
-            def is_cut(i, j):
-                return not (top <= i < bottom and left <= j < right)
-
-            cells = [[spare[c] if cut == "x" and is_cut(i, j) else x[base + i * row + j * column + c]
-                      for j in range(size)] for i in range(size)]
-            for i, values in enumerate(on_grid(cells)):
-                for j, value in enumerate(values):
-                    if biased:
-                        value += start[c]
-                        value = floor if value < floor else value
-                    if cut == "y" and is_cut(i, j):
-                        spare[c] = value
-                    else:
-                        y[at + i * y_row + j * y_column + c] = value
-
+def _vector_map(line: Callable, size: int, cut: str, biased: bool):
+    """The map of `on_both_axes` for one register of channels, as an intrinsic."""
     @intrinsic
     def vectors(typing_context, x, base, row, column, y, at, y_row, y_column, channel, inside, spare, start, floor):
         scalar, lanes = scalar_of(x)
@@ -159,7 +137,7 @@ def on_both_axes(line: Callable, size: int, *, cut: str = "", biased: bool = Fal
 
             loaded = [Lanes(builder, emit.load(place))
                       for place in places(source, base, row, column, size, cut == "x")]
-            made = on_grid([loaded[i * size:(i + 1) * size] for i in range(size)])
+            made = on_grid(line, [loaded[i * size:(i + 1) * size] for i in range(size)])
             least, added = emit.broadcast(floor), Lanes(builder, emit.load(emit.pointer(bias, channel)))
             sinks = places(sink, at, y_row, y_column, len(made), cut == "y")
             for lane, place in zip(itertools.chain(*made), sinks, strict=True):
@@ -167,6 +145,37 @@ def on_both_axes(line: Callable, size: int, *, cut: str = "", biased: bool = Fal
             return context.get_dummy_value()
 
         return signature, codegen
+
+    return vectors
+
+
+def on_both_axes(line: Callable, size: int, *, cut: str = "", biased: bool = False) -> Callable:
+    """Return the map of size x size numbers, for each of many channels: `line` along the columns, then along the rows.
+
+    map(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor): cell (i, j) of channel c
+    lies at x[base + i * row + j * column + c], and likewise in y; `channels` is a multiple of the vector's length. A
+    map with cut="x" reads the cells that are not `inside` (top, bottom, left, right) from `spare`, which holds zeros;
+    with cut="y" it writes them there. With `biased` start[c] is added to what comes out, then at least `floor`.
+    """
+    def plain(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor):
+        top, bottom, left, right = inside
+        for c in range(channels):
+            def is_cut(i, j):
+                return not (top <= i < bottom and left <= j < right)
+
+            cells = [[spare[c] if cut == "x" and is_cut(i, j) else x[base + i * row + j * column + c]
+                      for j in range(size)] for i in range(size)]
+            for i, values in enumerate(on_grid(line, cells)):
+                for j, value in enumerate(values):
+                    if biased:
+                        value += start[c]
+                        value = floor if value < floor else value
+                    if cut == "y" and is_cut(i, j):
+                        spare[c] = value
+                    else:
+                        y[at + i * y_row + j * y_column + c] = value
+
+    vectors = _vector_map(line, size, cut, biased)
 
     @overload(plain, inline="never")
     def compiled(x, base, row, column, y, at, y_row, y_column, channels, inside, spare, start, floor):

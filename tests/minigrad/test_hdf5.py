@@ -57,8 +57,9 @@ def test_what_was_saved_comes_back(tmp_path, arrays):
 def test_the_loaded_arrays_are_the_callers_to_write(tmp_path, arrays):
     hdf5.save(tmp_path / "a.h5", arrays, {})
     loaded, _ = hdf5.load(tmp_path / "a.h5")
-    for array in loaded.values():
+    for name, array in loaded.items():
         array += 1
+        np.testing.assert_array_equal(array, arrays[name] + 1)
 
 
 def test_paths_are_groups_that_any_hdf5_tool_reads(tmp_path, arrays):

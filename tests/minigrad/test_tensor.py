@@ -1,6 +1,7 @@
 """The engine: the walk back through the graph, whatever the ops."""
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -26,9 +27,12 @@ def test_a_chain_of_20000_ops_does_not_recurse():
 def test_dropping_a_long_graph_does_not_recurse():
     """Freed without a backward pass, the chain is taken apart object by object, which must not overflow either."""
     y = leaf(1.0)
+    y = y + 1.0
+    first = weakref.ref(y.op)
     for _ in range(20_000):
         y = y + 1.0
     del y
+    assert first() is None
 
 
 def test_diamonds_double_the_gradient_at_each_step():

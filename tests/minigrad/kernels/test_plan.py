@@ -10,7 +10,8 @@ import minigrad
 from googlenet.config import ModelConfig
 from googlenet.model import GoogLeNet
 from minigrad import Tensor, init, no_grad, ops
-from minigrad.kernels.plan import Memory, Plan, recording
+from minigrad.kernels.parallel import kernel
+from minigrad.kernels.plan import Memory, Plan, empty, recording
 from tests.minigrad.checks import assert_close
 from tests.minigrad.strategies import normal
 
@@ -75,11 +76,37 @@ def test_parameters_are_those_of_the_recording():
     assert not np.allclose(before, changed)
 
 
-def test_says_that_numpy_between_kernels_is_not_repeated():
+def test_says_that_numpy_between_kernels_is_not_repeated(caplog):
     def function(x):
         return ops.relu(Tensor(np.sin(ops.relu(Tensor(x)).data))).data
 
     assert not Plan(function, np.ones((2, 3), np.float32)).agrees
+    assert "NumPy code between its kernels" in caplog.text
+
+
+def test_says_so_when_a_kernel_finds_no_memory_and_goes_on():
+    sizes = np.ones(4, np.int64)
+
+    def function(x):
+        y = empty(x.shape, x.dtype)
+        greedy(4, x, sizes, y)
+        return y
+
+    x = np.arange(4.0)
+    plan = Plan(function, x)
+    assert plan.agrees
+    sizes[2] = 2**60  # read by the kernel each time
+    with pytest.raises(MemoryError):
+        plan(x)
+    sizes[2] = 1
+    np.testing.assert_array_equal(plan(x + 1), x + 1)
+
+
+@kernel
+def greedy(first, last, x, sizes, y):
+    """y[i] = x[i] + a zero of a scratch array of sizes[i] values"""
+    for i in range(first, last):
+        y[i] = x[i] + np.zeros(sizes[i], x.dtype)[0]
 
 
 def test_many_threads_share_a_plan():
