@@ -8,6 +8,8 @@ network contains. fan_in counts the inputs of one output: KH * KW * C, for a lin
 | xavier | uniform in +-sqrt(3 / fan_in) | Caffe's filler.hpp: by fan-in alone, unlike Glorot and Bengio 2010 |
 | he | normal, deviation sqrt(2 / fan_in) | He et al. 2015; keeps the variance through ReLU |
 | truncated_normal | normal, deviation 0.01, redrawn beyond two deviations | TF-slim's inception_v1 |
+
+A batch norm begins as the identity: gamma and variance 1, beta and mean 0.
 """
 import zlib
 
@@ -38,12 +40,13 @@ def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...], inputs: 
 
 
 SCHEMES = {"xavier": _xavier, "he": _he, "truncated_normal": _truncated_normal}
+BATCH_NORM = {"gamma": 1, "beta": 0, "mean": 0, "variance": 1}
 
 
 def initialise(model: Module, seed: int, *, weight: str = "xavier", bias: float = 0.0,
                zero_bias: tuple[str, ...] = ()) -> None:
     """Fill the parameters of `model`: arrays named weight by the scheme, biases with `bias`, or 0 in modules whose
-    name (the path's last part) is in `zero_bias`.
+    name (the path's last part) is in `zero_bias`. Batch norms and their buffers begin anew, whatever `bias` is.
 
     A depthwise weight (KH, KW, C, M) sums over KH * KW inputs. Raises InputError for an unknown scheme.
     """
@@ -52,12 +55,14 @@ def initialise(model: Module, seed: int, *, weight: str = "xavier", bias: float 
     if weight not in SCHEMES:
         raise InputError(f'the initialiser is "{weight}"; choose one of {", ".join(SCHEMES)}')
     depthwise = {path for path, module in model.named_modules() if isinstance(module, DepthwiseConv2d)}
-    for path, parameter in model.named_parameters():
+    for path, array in model.state().items():
         where, _, name = path.rpartition("/")
-        shape = parameter.shape
+        shape = array.shape
         if name == "bias":
-            parameter.data[...] = 0 if where.rpartition("/")[2] in zero_bias else bias
+            array[...] = 0 if where.rpartition("/")[2] in zero_bias else bias
+        elif name in BATCH_NORM:
+            array[...] = BATCH_NORM[name]
         else:
             inputs = shape[0] * shape[1] if where in depthwise else fan_in(shape)
             rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
-            parameter.data[...] = SCHEMES[weight](rng, shape, inputs)
+            array[...] = SCHEMES[weight](rng, shape, inputs)

@@ -1,11 +1,11 @@
-"""Modules: layers with parameters, and networks made of them.
+"""Modules: layers with parameters and buffers, and networks made of them.
 
 A module's parameters are found by walking its attributes in the order they were assigned; a parameter's name is its
-attribute path, `inception_3a/conv_5x5_reduce/weight`, which is also its path in an HDF5 file.
+attribute path, `inception_3a/conv_5x5_reduce/weight`, which is also its path in an HDF5 file. So are its buffers.
 """
 import zlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -22,8 +22,28 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad=True)
 
 
+class Buffer:
+    """An array that training changes, but no gradient does, such as the running mean of a batch norm."""
+
+    def __init__(self, data: np.ndarray):
+        self.data = data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `data`."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of `data`."""
+        return self.data.dtype
+
+
+Held = TypeVar("Held", Parameter, Buffer)
+
+
 class Module:
-    """A part of a network: attributes that are parameters or modules belong to it; `forward` computes it."""
+    """A part of a network: attributes that are parameters, buffers or modules belong to it; `forward` computes it."""
 
     training = True
 
@@ -43,17 +63,29 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (path, parameter) for all parameters below this module."""
+        return self._named(Parameter)
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """Yield (path, buffer) for all buffers below this module."""
+        return self._named(Buffer)
+
+    def _named(self, kind: type[Held]) -> Iterator[tuple[str, Held]]:
         for path, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, Parameter):
+                if isinstance(value, kind):
                     yield f"{path}/{name}" if path else name, value
 
     def parameters(self) -> dict[str, np.ndarray]:
         """Return {path: array} of all parameters; the arrays are the parameters' own, not copies."""
         return {path: parameter.data for path, parameter in self.named_parameters()}
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return {path: array} of all parameters, then of all buffers; the arrays are their own, not copies."""
+        return self.parameters() | {path: buffer.data for path, buffer in self.named_buffers()}
+
     def train(self, mode: bool = True) -> Self:
-        """Switch to training (dropout and auxiliary heads work) or back; returns the module."""
+        """Switch to training (dropout and auxiliary heads work, batch norms see the batch) or back; returns the
+        module."""
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -63,18 +95,63 @@ class Module:
         return self.train(False)
 
 
+class BatchNorm(Module):
+    """Batch normalisation, then ReLU if relu=True; gamma (C,), or None for gamma=False, beta (C,).
+
+    `mean` and `variance` (C,) are the running statistics. Training normalises by the batch's and keeps `decay` of the
+    running ones, PyTorch's 1 - momentum; testing normalises by the running ones.
+    """
+
+    def __init__(self, channels: int, *, gamma: bool = True, eps: float = 1e-3, decay: float = 0.9, relu: bool = False,
+                 dtype: Any = np.float32):
+        self.gamma = Parameter(np.ones(channels, dtype)) if gamma else None
+        self.beta = Parameter(np.zeros(channels, dtype))
+        self.mean, self.variance = Buffer(np.zeros(channels, dtype)), Buffer(np.ones(channels, dtype))
+        self.eps, self.decay, self.relu = eps, decay, relu
+
+    def forward(self, x: Tensor, out: np.ndarray | None = None) -> Tensor:
+        """x (..., C) -> the same shape, written into `out` if given."""
+        return ops.batch_norm(x, self.gamma, self.beta, mean=self.mean.data, variance=self.variance.data, eps=self.eps,
+                              decay=self.decay, training=self.training, relu=self.relu, out=out)
+
+
 class Conv2d(Module):
-    """A convolution with bias, and the ReLU that follows it unless relu=False; weight (KH, KW, C, O), bias (O,)."""
+    """A convolution with bias, and the ReLU that follows it unless relu=False; weight (KH, KW, C, O), bias (O,).
+
+    A batch norm, if given, comes between the two: its beta stands for the bias, which is None, and it does the ReLU.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Pair, *, stride: Pair = 1, padding: Padding = 0,
-                 relu: bool = True, dtype: Any = np.float32):
+                 relu: bool = True, dtype: Any = np.float32, batch_norm: BatchNorm | None = None):
         self.weight = Parameter(np.zeros((*pair(kernel, "kernel"), in_channels, out_channels), dtype))
-        self.bias = Parameter(np.zeros(out_channels, dtype))
-        self.stride, self.padding, self.relu = stride, padding, relu
+        self.bias = Parameter(np.zeros(out_channels, dtype)) if batch_norm is None else None
+        self.stride, self.padding, self.relu, self.batch_norm = stride, padding, relu, batch_norm
+        if batch_norm is not None:
+            if (batch_norm.beta.shape, batch_norm.beta.dtype) != ((out_channels,), self.weight.dtype):
+                raise InputError(f"expected a batch norm of {out_channels} channels of {self.weight.dtype}, "
+                                 f"got {batch_norm.beta.shape[0]} of {batch_norm.beta.dtype}")
+            batch_norm.relu = relu
 
     def forward(self, x: Tensor, out: np.ndarray | None = None) -> Tensor:
         """x (N, H, W, C) -> (N, OH, OW, O), written into `out` if given."""
-        return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, relu=self.relu, out=out)
+        if self.batch_norm is None:
+            return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, relu=self.relu,
+                              out=out)
+        return self.batch_norm(ops.conv2d(x, self.weight, stride=self.stride, padding=self.padding), out=out)
+
+    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weight and bias of the convolution that computes in testing what this one and its batch norm do.
+
+        Computed in float64 and rounded once; without a batch norm they are the module's own arrays.
+        """
+        norm = self.batch_norm
+        if norm is None:
+            assert self.bias is not None
+            return self.weight.data, self.bias.data
+        deviation = np.sqrt(norm.variance.data.astype(np.float64) + norm.eps)
+        scale = 1 / deviation if norm.gamma is None else norm.gamma.data / deviation
+        bias = norm.beta.data - norm.mean.data * scale
+        return (self.weight.data * scale).astype(self.weight.dtype), bias.astype(self.weight.dtype)
 
 
 class DepthwiseConv2d(Module):

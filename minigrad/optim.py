@@ -7,6 +7,9 @@ As in Caffe, with g the gradient of the loss, mu the momentum, lr the rate and w
 
 The rate is inside the velocity, so a lower rate takes effect gradually. With `caffe_biases` a bias learns at twice the
 rate and does not decay, as in BVLC's GoogLeNet.
+
+A batch norm's beta is the bias of the convolution before it, and is treated as one. Its gamma never decays: the value
+that leaves a channel as it is normalised is 1, not 0.
 """
 import numpy as np
 
@@ -28,8 +31,10 @@ class SGD:
         p, gradient = self.parameters, self.parameters.gradient
         real = p.data.dtype.type
         for path, (place, _) in p.places.items():
-            as_bias = self.caffe_biases and path.endswith("bias")
-            rate, decay = (2 * lr, 0.0) if as_bias else (lr, self.weight_decay)
+            name = path.rpartition("/")[2]
+            as_bias = self.caffe_biases and name in ("bias", "beta")
+            rate = 2 * lr if as_bias else lr
+            decay = 0.0 if as_bias or name == "gamma" else self.weight_decay
             update(place.stop - place.start, p.data[place], gradient[place], self.velocity[place],
                    real(rate), real(decay), real(self.momentum))
 

@@ -86,6 +86,31 @@ def avg_pool2d(x, kernel, *, stride=None, padding=0, ceil=False):
     return y
 
 
+def adaptive_avg_pool2d(x, size):
+    """y[n, i, j, c] = the mean of x[n, p, q, c] with i H / size - 1 < p < (i + 1) H / size, and q alike (PyTorch)."""
+    N, H, W, C = x.shape
+    y = np.zeros((N, size, size, C), x.dtype)
+    for n, i, j, c in np.ndindex(y.shape):
+        rows = [p for p in range(H) if i * H - size < p * size < (i + 1) * H]
+        columns = [q for q in range(W) if j * W - size < q * size < (j + 1) * W]
+        y[n, i, j, c] = sum(x[n, p, q, c] for p in rows for q in columns) / (len(rows) * len(columns))
+    return y
+
+
+def batch_norm(x, gamma, beta, *, eps, mean=None, variance=None):
+    """y[..., c] = gamma[c] (x[..., c] - mean[c]) / sqrt(variance[c] + eps) + beta[c], by x's statistics unless given.
+
+    The variance is divided by the number of values.
+    """
+    y = np.zeros(x.shape, np.result_type(x, gamma, beta))
+    for c in range(x.shape[-1]):
+        values = x[..., c]
+        centre = values.sum() / values.size if mean is None else mean[c]
+        spread = ((values - centre) * (values - centre)).sum() / values.size if variance is None else variance[c]
+        y[..., c] = gamma[c] * (values - centre) / (spread + eps) ** 0.5 + beta[c]
+    return y
+
+
 def lrn(x, *, size=5, alpha=1e-4, beta=0.75, k=1.0):
     """y[..., c] = x[..., c] (k + alpha / size sum of x[..., d]^2 over |d - c| <= size // 2)^-beta, as Caffe."""
     y = np.zeros_like(x)

@@ -74,6 +74,16 @@ def test_a_frozen_copy_of_the_data_is_not_touched(model):
     assert (kept != flat.data).all()
 
 
+def test_buffers_stay_outside():
+    """A running mean has no gradient and no velocity."""
+    model = nn.Conv2d(3, 4, 1, batch_norm=nn.BatchNorm(4))
+    mean = model.batch_norm.mean.data
+    flat = FlatParameters(model)
+    assert list(flat.places) == ["weight", "batch_norm/gamma", "batch_norm/beta"]
+    assert model.batch_norm.mean.data is mean
+    assert not np.shares_memory(flat.data, mean)
+
+
 def test_float64():
     linear = nn.Linear(3, 2, dtype=np.float64)
     assert FlatParameters(linear).data.dtype == FlatParameters(linear).gradient.dtype == np.float64

@@ -6,7 +6,7 @@ from scipy import stats
 
 from minigrad import InputError, nn
 from minigrad.init import initialise
-from tests.minigrad.test_nn import Network
+from tests.minigrad.test_nn import Network, Normalised, filled
 
 FAN_IN = 3 * 3 * 48  # of the convolution below
 
@@ -54,6 +54,18 @@ def test_biases_get_their_value_except_those_named():
     initialise(model, 0, bias=0.2, zero_bias=("classifier",))
     assert (model.inception_3a.reduce.bias.data == np.float32(0.2)).all()
     assert (model.classifier.bias.data == 0).all()
+
+
+def test_batch_norms_begin_as_the_identity_whatever_biases_are():
+    model = filled(Normalised(np.float32))
+    initialise(model, 0, bias=0.2)
+    values = {"gamma": 1, "beta": 0, "mean": 0, "variance": 1}
+    for path, array in model.state().items():
+        where, _, name = path.rpartition("/")
+        if where.endswith("batch_norm"):
+            np.testing.assert_array_equal(array, values[name], err_msg=path)
+    assert (model.plain.bias.data == np.float32(0.2)).all()
+    assert model.slim.weight.data.std() > 0.1
 
 
 def test_the_same_seed_gives_the_same_values_and_another_seed_others():

@@ -19,6 +19,7 @@ class Model(nn.Module):
     def __init__(self, dtype):
         self.conv = nn.Conv2d(3, 8, 3, dtype=dtype)
         self.linear = nn.Linear(8, 5, dtype=dtype)
+        self.normalised = nn.Conv2d(3, 4, 1, dtype=dtype, batch_norm=nn.BatchNorm(4, dtype=dtype))
 
 
 def literal(w, gradients, rates, momentum, decay, factor):
@@ -54,10 +55,9 @@ def test_steps_follow_the_formula(seed, dtype, rates, momentum, decay, caffe_bia
 
     starts, slopes = flat.views(start), [flat.views(g.astype(np.float64)) for g in gradients]
     for path, velocity in flat.views(sgd.velocity).items():
-        special = caffe_biases and path.endswith("/bias")
-        w, v = literal(
-            starts[path], [s[path] for s in slopes], rates, momentum, 0 if special else decay, 2 if special else 1
-        )
+        special = caffe_biases and path.endswith(("/bias", "/beta"))
+        own_decay = 0 if special or path.endswith("/gamma") else decay
+        w, v = literal(starts[path], [s[path] for s in slopes], rates, momentum, own_decay, 2 if special else 1)
         for got, expected in ((flat.views(flat.data)[path], w), (velocity, v)):
             assert got.dtype == dtype
             np.testing.assert_allclose(got, expected, rtol=0, atol=10 * TOLERANCE[got.dtype], err_msg=path)
@@ -71,7 +71,7 @@ def test_a_lower_rate_takes_effect_gradually():
     flat.gradient[:] = 1
     sgd.step(0.1)
     sgd.step(0.0)
-    np.testing.assert_allclose(flat.data, -0.1 - 0.05, rtol=1e-15)
+    np.testing.assert_allclose(model.linear.weight.data, -0.1 - 0.05, rtol=1e-15)
 
 
 def test_the_velocity_is_the_whole_state():
