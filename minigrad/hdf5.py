@@ -6,16 +6,15 @@ beside its target under a temporary name, flushed to the disk and renamed, so th
 or a whole new one. (HDF5 itself crashes when the disk is full; Python's write reports it.) Any HDF5 program reads the
 file.
 """
-import contextlib
 import hashlib
 import io
 import os
-from pathlib import Path
 
 import h5py
 import numpy as np
 
 from minigrad.errors import InputError
+from minigrad.files import write_whole
 
 USER_BLOCK = 512  # bytes; the smallest HDF5 allows
 MAGIC = b"minigrad sha256 "
@@ -29,23 +28,9 @@ def save(path: str | os.PathLike, arrays: dict[str, np.ndarray], attributes: dic
 
     Raises InputError where the file can't be written (a full disk, a missing folder); an old file stays as it was.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.part")  # the next save takes over what a killed one left
     image = _image(arrays, attributes)
-    try:
-        with open(temporary, "wb") as file:
-            file.write((MAGIC + hashlib.sha256(image).hexdigest().encode() + b"\n").ljust(USER_BLOCK, b"\0"))
-            file.write(image)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise InputError(f"can't write {target}: {error.strerror}; free space or choose another folder; "
-                         "what was there before is unchanged") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
+    head = MAGIC + hashlib.sha256(image).hexdigest().encode() + b"\n"
+    write_whole(path, [head.ljust(USER_BLOCK, b"\0"), image])
 
 
 def _image(arrays: dict[str, np.ndarray], attributes: dict[str, Attribute]) -> memoryview:
@@ -81,15 +66,13 @@ def _digest(path: str | os.PathLike) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows has no handle of a folder to sync
-        return
-    with contextlib.suppress(OSError):  # some network file systems refuse; the file itself is on the disk
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def is_ours(path: str | os.PathLike) -> bool:
+    """Return whether a file begins as `save` begins one; a file that is missing or can't be read does not."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Attribute]]:
