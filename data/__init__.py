@@ -10,6 +10,7 @@
     names.py         class names: lists that lie beside images
     decode.py        one picture file -> (H, W, 3) uint8
     preprocess.py    how a picture becomes the network's input; this travels with the weights
+    resize.py        resizing as Pillow, OpenCV and TensorFlow 1 do it
     sampling.py      the random crop of training
     crops.py         the 1, 10 or 144 crops of testing, and a picture of them
     loader.py        batches, decoded ahead of time in background threads

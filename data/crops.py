@@ -5,7 +5,8 @@ squares are taken (left, centre and right; of a portrait top, centre and bottom)
 the centre at 224 x 224, and the whole square resized to 224 x 224; each of these six also mirrored: 4 x 3 x 6 x 2.
 
 The paper does not say what its tests with 1 and 10 crops were: here, as in AlexNet's paper, the centre, and the corners
-and the centre with their mirror images, of the picture resized once. Nor does it say how pictures were interpolated;
+and the centre with their mirror images, of the picture resized once. (Where that leaves no room for corners, the
+picture is resized to more: `Preprocessing.with_room`.) Nor does it say how pictures were interpolated;
 `Preprocessing.interpolation` does. For a network of another input size S the scales are S / 224 of the paper's.
 """
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from data.errors import DataError
-from data.preprocess import Preprocessing, fit, resize, resize_shorter_side
+from data.preprocess import Preprocessing, fit, resize_shorter_side
+from data.resize import Pixels, resize
 
 __all__ = ["COUNTS", "SCALES", "VIEWS", "crops", "scales", "sheet"]
 
@@ -25,21 +27,22 @@ SCALES = (256, 288, 320, 352)  # of the shorter side, for an input of 224
 VIEWS = ("top left", "top right", "bottom left", "bottom right", "centre", "whole")
 
 
-def crops(image: NDArray[np.uint8], count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the 1, 10 or 144 crops of a picture, channels still RGB: (H, W, 3) -> (K, S, S, 3).
+def crops(image: NDArray[np.uint8], count: int, preprocessing: Preprocessing) -> Pixels:
+    """Return the 1, 10 or 144 crops of a picture, channels still RGB, 0..255: (H, W, 3) -> (K, S, S, 3).
 
-    K is `count`, but 48 for the 144 of a square picture: its three squares are identical, and the mean over the
-    48 is the mean over the 144. Order: 10 is five views, then the five mirrored; 144 is scale by scale, in it square by
-    square, in it six VIEWS and the six mirrored. Raises DataError for another count or a picture too thin to resize.
+    They are uint8, or float32 where the interpolation does not round ("tensorflow"). K is `count`, but 48 for the 144
+    of a square picture: its three squares are identical, and the mean over the 48 is the mean over the 144. Order: 10
+    is five views, then the five mirrored; 144 is scale by scale, in it square by square, in it six VIEWS and the six
+    mirrored. Raises DataError for another count or a picture too thin to resize.
     """
     if count not in COUNTS:
         raise DataError(f"{count} crops: expected {', '.join(map(str, COUNTS))}")
     if count == 144:
         squares = _squares(image, preprocessing)
         return np.concatenate([_with_mirrors(_views(square, preprocessing)) for square in squares])
-    resized = fit(image, preprocessing)
-    five = _corners_and_centre(resized, preprocessing.size)
-    return np.stack(five[4:]) if count == 1 else _with_mirrors(five)
+    if count == 1:
+        return np.stack(_corners_and_centre(fit(image, preprocessing), preprocessing)[4:])
+    return _with_mirrors(_corners_and_centre(fit(image, preprocessing.with_room()), preprocessing))
 
 
 def scales(size: int) -> tuple[int, ...]:
@@ -47,7 +50,7 @@ def scales(size: int) -> tuple[int, ...]:
     return tuple(round(scale * size / 224) for scale in SCALES)
 
 
-def _squares(image: NDArray[np.uint8], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
+def _squares(image: NDArray[np.uint8], preprocessing: Preprocessing) -> list[Pixels]:
     """Return the twelve squares, scale by scale; of a square picture the four that are distinct."""
     resized = [resize_shorter_side(image, side, preprocessing.interpolation) for side in scales(preprocessing.size)]
     distinct = len(_square_names(image))
@@ -72,19 +75,21 @@ def _square_boxes(height: int, width: int) -> list[tuple[int, int, int]]:
     return [(start, 0, side) if height > width else (0, start, side) for start in starts]
 
 
-def _views(square: NDArray[np.uint8], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
+def _views(square: Pixels, preprocessing: Preprocessing) -> list[Pixels]:
     """Return the six VIEWS of a square, each (S, S, 3)."""
     size = preprocessing.size
-    return [*_corners_and_centre(square, size), resize(square, size, size, preprocessing.interpolation)]
+    return [*_corners_and_centre(square, preprocessing), resize(square, size, size, preprocessing.interpolation)]
 
 
-def _corners_and_centre(image: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+def _corners_and_centre(image: Pixels, preprocessing: Preprocessing) -> list[Pixels]:
+    size = preprocessing.size
     bottom, right = image.shape[0] - size, image.shape[1] - size
-    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+    rounded = round if preprocessing.fit == "torchvision" else int
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right), (rounded(bottom / 2), rounded(right / 2))]
     return [image[top : top + size, left : left + size] for top, left in corners]
 
 
-def _with_mirrors(views: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _with_mirrors(views: list[Pixels]) -> Pixels:
     """Return views and their mirror images: (V, S, S, 3) -> (2V, S, S, 3)."""
     return np.stack(views + [view[:, ::-1] for view in views])
 
@@ -117,7 +122,8 @@ def sheet(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Image.Image
             y = top + row * (CELL + GAP)
             draw.text((_column(0) - 10, y + CELL // 2), name, SQUARE_COLOURS[row], _font(13), anchor="rm")
             for column, crop in enumerate(rows[number, row]):
-                page.paste(Image.fromarray(resize(crop, CELL, CELL, "bilinear")), (_column(column), y))
+                drawn = np.rint(crop).astype(np.uint8)  # crops of some interpolations are fractions
+                page.paste(Image.fromarray(resize(drawn, CELL, CELL, "bilinear")), (_column(column), y))
     return page
 
 

@@ -2,34 +2,35 @@
 
 The paper says "224x224, RGB, mean subtracted" and names 256 as the smallest shorter side of testing; it does not say
 how pictures are interpolated when they are tested. Here that is bilinear by default, as BVLC's Caffe had it, in
-Pillow's sense: when it shrinks a picture the triangle widens with the step, so that nothing is skipped (antialiasing).
+Pillow's sense: with antialiasing (data/resize.py). PREPROCESSINGS has what other authors did.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from data.base import Dataset
 from data.errors import DataError
+from data.resize import INTERPOLATIONS, Pixels, resize
 
-__all__ = ["CAFFE", "FITS", "INTERPOLATIONS", "Preprocessing", "channel_statistics", "fit", "resize",
+__all__ = ["CAFFE", "FITS", "INTERPOLATIONS", "PREPROCESSINGS", "Preprocessing", "channel_statistics", "fit", "resize",
            "resize_shorter_side"]
 
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
-    "cubic": Image.Resampling.BICUBIC,
-}
-FITS = ("short", "warp")
+FITS = (
+    "short",  # the shorter side becomes `resize`, the longer the nearest whole number of pixels
+    "torchvision",  # as "short", rounded as torchvision does: the longer side down, half pixels of the centre to even
+    "warp",  # the whole becomes resize x resize, whatever its proportions
+)
 ORDERS = ("RGB", "BGR")
+LATER_FIELDS = {"central"}  # that older files do not have
+LEAST_CENTRAL = 0.01
 
 # A shorter side of one pixel would make the longer one fill the memory.
 MOST_ELONGATED = 100
@@ -57,17 +58,24 @@ def _triple(name: str, values: Any) -> Triple:
     return first, second, third
 
 
+def _part(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST_CENTRAL <= value <= 1:
+        raise DataError(f"preprocessing: {name} {value!r}: expected a part of the picture, {LEAST_CENTRAL} to 1")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """From a uint8 picture to the network's float32 input. Raises DataError for values that make no sense."""
 
     size: int = 224  # pixels: the network's input is size x size
     resize: int = 0  # pixels: what the picture is resized to before it is cropped; 0 stands for size * 256 / 224
-    fit: str = "short"  # "short": the shorter side becomes `resize`; "warp": the whole becomes resize x resize
+    fit: str = "short"  # one of FITS
     interpolation: str = "bilinear"  # one of INTERPOLATIONS
     order: str = "RGB"  # of the network's channels; "BGR" for weights from Caffe
     mean: Triple = (0.0, 0.0, 0.0)  # subtracted, on the scale 0..255, in `order`
     std: Triple = (1.0, 1.0, 1.0)  # divided by afterwards, in `order`
+    central: float = 1.0  # the part of each side that is left when the rim is cut off, before anything is resized
 
     def __post_init__(self) -> None:
         _check_side("size", self.size, least=1)
@@ -81,9 +89,23 @@ class Preprocessing:
         object.__setattr__(self, "std", _triple("std", self.std))
         if min(self.std) <= 0:
             raise DataError(f"preprocessing: std {self.std}: expected three positive numbers")
+        object.__setattr__(self, "central", _part("central", self.central))
 
-    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return (images - mean) / std in the network's order of channels: uint8 RGB (..., 3) -> float32 (..., 3)."""
+    def at(self, size: int) -> Preprocessing:
+        """Return the same for a network whose input is size x size: `resize` stays in proportion."""
+        return replace(self, size=size, resize=round(self.resize * size / self.size))
+
+    def with_room(self) -> Preprocessing:
+        """Return the same with room for crops beside the centre.
+
+        A picture that is warped to the network's own size leaves none: then the whole of it is warped to 256 / 224 of
+        that size. Of slim's preprocessing the centre stays what it was, for its central part is 224 / 256."""
+        return replace(self, central=1.0, resize=0) if self.fit == "warp" and self.resize == self.size else self
+
+    def normalise(self, images: Pixels) -> NDArray[np.float32]:
+        """Return (images - mean) / std in the network's order of channels: RGB (..., 3) -> float32 (..., 3).
+
+        Images are on the scale 0..255, in uint8 or float32."""
         ordered = images[..., ::-1] if self.order == "BGR" else images
         x = np.empty(images.shape, np.float32)
         for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
@@ -99,37 +121,73 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
-        """Return the object that `to_json` wrote. Raises DataError for anything else."""
+        """Return the object that `to_json` wrote, today or before fields were added. Raises DataError for others."""
         try:
             values = json.loads(text)
         except (TypeError, ValueError) as error:
             raise DataError(f"preprocessing {text!r}: is not JSON ({error})") from error
         expected = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != expected:
+        if not isinstance(values, dict) or not expected - LATER_FIELDS <= set(values) <= expected:
             raise DataError(f"preprocessing {text!r}: expected the fields {', '.join(sorted(expected))}")
         return cls(**values)
 
     def __str__(self) -> str:
-        resized = f"shorter side to {self.resize}" if self.fit == "short" else f"warped to {self.resize}x{self.resize}"
+        fitted = {"short": f"shorter side to {self.resize}",
+                  "torchvision": f"shorter side to {self.resize} as in torchvision",
+                  "warp": f"warped to {self.resize}x{self.resize}"}[self.fit]
+        steps = [f"central {self.central:.4g} of each side"] * (self.central < 1)
+        steps.append(f"{fitted} ({self.interpolation})")
+        if self.fit != "warp" or self.size != self.resize:
+            steps.append(f"{self.size}x{self.size}")
         mean, std = (", ".join(f"{value:g}" for value in triple) for triple in (self.mean, self.std))
         scaled = "" if self.std == (1.0, 1.0, 1.0) else f" over ({std})"
-        return f"{resized} ({self.interpolation}), {self.size}x{self.size}, {self.order} minus ({mean}){scaled}"
+        return f"{', '.join(steps)}, {self.order} minus ({mean}){scaled}"
 
 
 # What BVLC's GoogLeNet and most of Caffe's ImageNet models were trained with.
 CAFFE = Preprocessing(size=224, resize=256, fit="warp", order="BGR", mean=(104.0, 117.0, 123.0))
 
+# What the published GoogLeNets were trained or scored with, by the name of who published them.
+PREPROCESSINGS = {
+    "paper": Preprocessing(size=224, resize=256, mean=(123.0, 117.0, 104.0)),  # its mean is not given; BVLC's
+    "caffe": CAFFE,
+    # To the pixel what Caffe's own tool makes of decoded pixels.
+    "caffe-opencv": replace(CAFFE, interpolation="opencv"),
+    # torchvision divides by ImageNet's deviation, but its GoogLeNet undoes that: in the end it sees -1..1.
+    "torchvision": Preprocessing(size=224, resize=256, fit="torchvision", mean=(127.5,) * 3, std=(127.5,) * 3),
+    "slim": Preprocessing(size=224, resize=224, fit="warp", interpolation="tensorflow", mean=(127.5,) * 3,
+                          std=(127.5,) * 3, central=0.875),
+    # The model zoo's readme resizes with Pillow's default, which is cubic.
+    "onnx": Preprocessing(size=224, resize=224, fit="warp", interpolation="cubic", order="BGR",
+                          mean=(103.939, 116.779, 123.68)),
+    "inception5h": Preprocessing(size=224, resize=224, fit="warp", interpolation="tensorflow", mean=(117.0,) * 3),
+    # MATLAB's imresize is cubic.
+    "matconvnet": Preprocessing(size=224, resize=224, fit="warp", interpolation="cubic",
+                                mean=(123.68, 116.779, 103.939)),
+}
 
-def fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the picture resized as `preprocessing` says, not cropped: (H, W, 3) -> (h, w, 3), h and w >= `resize`."""
-    side = preprocessing.resize
+
+def fit(image: NDArray[np.uint8], preprocessing: Preprocessing) -> Pixels:
+    """Return the picture resized as `preprocessing` says, not cropped: (H, W, 3) -> (h, w, 3), h and w >= `resize`.
+
+    Raises DataError for a picture too thin to resize by its shorter side."""
+    side, interpolation = preprocessing.resize, preprocessing.interpolation
+    part = _central_part(image, preprocessing.central)
     if preprocessing.fit == "warp":
-        return resize(image, side, side, preprocessing.interpolation)
-    return resize_shorter_side(image, side, preprocessing.interpolation)
+        return resize(part, side, side, interpolation)
+    return resize_shorter_side(part, side, interpolation, int if preprocessing.fit == "torchvision" else round)
 
 
-def resize_shorter_side(image: NDArray[np.uint8], side: int, interpolation: str) -> NDArray[np.uint8]:
-    """Return the picture with its shorter side `side` and its proportions kept, to the nearest pixel.
+def _central_part(image: NDArray[np.uint8], part: float) -> NDArray[np.uint8]:
+    """Return the picture without its rim, (H, W, 3) -> (h, w, 3), to the pixel as tf.image.central_crop does."""
+    height, width = image.shape[:2]
+    top, left = (int((side - side * part) / 2) for side in (height, width))
+    return image[top:height - top, left:width - left]
+
+
+def resize_shorter_side(image: NDArray[np.uint8], side: int, interpolation: str,
+                        whole: Callable[[float], int] = round) -> Pixels:
+    """Return the picture with its shorter side `side` and its proportions kept; `whole` makes pixels of the longer.
 
     Raises DataError for a picture so thin that the longer side would fill the memory.
     """
@@ -137,14 +195,7 @@ def resize_shorter_side(image: NDArray[np.uint8], side: int, interpolation: str)
     shorter, longer = min(height, width), max(height, width)
     if longer > MOST_ELONGATED * shorter:
         raise DataError(f"{width} x {height} pixels is too thin to resize by its shorter side: crop or remove it")
-    return resize(image, round(height * side / shorter), round(width * side / shorter), interpolation)
-
-
-def resize(image: NDArray[np.uint8], height: int, width: int, interpolation: str) -> NDArray[np.uint8]:
-    """Resize without regard to proportions: (H, W, 3) -> (height, width, 3) uint8."""
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), INTERPOLATIONS[interpolation]))
+    return resize(image, whole(height * side / shorter), whole(width * side / shorter), interpolation)
 
 
 def channel_statistics(dataset: Dataset, limit: int = 5000) -> tuple[Triple, Triple]:

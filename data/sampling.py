@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.preprocess import Preprocessing, fit
+from data.resize import Pixels
 
 __all__ = ["training_crop"]
 
 
-def training_crop(
-    image: NDArray[np.uint8], preprocessing: Preprocessing, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def training_crop(image: NDArray[np.uint8], preprocessing: Preprocessing, rng: np.random.Generator) -> Pixels:
     """Return a random S x S square of the resized picture, mirrored with probability 1/2: (H, W, 3) -> (S, S, 3)."""
-    resized = fit(image, preprocessing)
+    resized = fit(image, preprocessing.with_room())
     size = preprocessing.size
     top = rng.integers(resized.shape[0] - size + 1)
     left = rng.integers(resized.shape[1] - size + 1)

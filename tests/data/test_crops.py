@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from data.crops import SCALES, crops, scales, sheet
 from data.errors import DataError
-from data.preprocess import CAFFE, Preprocessing, resize
+from data.preprocess import CAFFE, PREPROCESSINGS, Preprocessing, fit
+from data.resize import resize
 from tests.data.files import pixels
 
 NEAREST = Preprocessing(size=8, resize=8, interpolation="nearest")
@@ -49,6 +50,25 @@ def test_ten_crops_of_a_warped_picture():
     np.testing.assert_array_equal(crops(image, 1, CAFFE)[0], ten[4])
 
 
+@pytest.mark.parametrize("name", ["slim", "onnx", "inception5h"])
+def test_ten_crops_find_room_where_the_picture_is_warped_to_the_networks_size(name):
+    """The whole picture is then warped to 256 x 256, of which slim's central 87.5 % are the middle 224."""
+    image, preprocessing = pixels(64, 96, 3), PREPROCESSINGS[name].at(28)
+    ten = crops(image, 10, preprocessing)
+    warped = resize(image, 32, 32, preprocessing.interpolation)
+    for crop, (top, left) in zip(ten, [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)], strict=False):
+        np.testing.assert_array_equal(crop, warped[top : top + 28, left : left + 28])
+    np.testing.assert_array_equal(ten[5:], ten[:5, :, ::-1])
+    if name == "slim":
+        np.testing.assert_allclose(ten[4], crops(image, 1, preprocessing)[0], rtol=0, atol=1e-3)
+
+
+def test_ten_crops_of_a_shorter_side_keep_what_room_there_is():
+    narrow = Preprocessing(size=8, resize=8, interpolation="nearest")
+    ten = crops(coordinates(8, 12), 10, narrow)
+    assert [corner(crop)[:2] for crop in ten[:5]] == [(0, 0), (0, 4), (0, 0), (0, 4), (0, 2)]
+
+
 # The paper's scales for a 300 x 400 picture: shorter side -> (longer side, starts of the three squares along it).
 LANDSCAPE = {
     256: (341, (0, 42, 85)),  # 400 * 256 / 300 = 341.3; 341 - 256 = 85
@@ -88,6 +108,34 @@ def test_144_crops_are_of_the_shorter_side_even_where_the_picture_is_warped():
     small = Preprocessing(size=28, resize=32)
     warped = Preprocessing(size=28, resize=32, fit="warp")
     np.testing.assert_array_equal(crops(image, 144, warped), crops(image, 144, small))
+
+
+@pytest.mark.parametrize("count", [1, 10, 144])
+@pytest.mark.parametrize("name", list(PREPROCESSINGS))
+def test_every_preprocessing_has_every_count_of_crops(name, count):
+    preprocessing = PREPROCESSINGS[name].at(28)
+    found = crops(pixels(37, 50, 3), count, preprocessing)
+    assert found.shape == (count, 28, 28, 3)
+    assert found.dtype == (np.float32 if name in ("slim", "inception5h") else np.uint8)
+
+
+@pytest.mark.parametrize("name", list(PREPROCESSINGS))
+def test_144_crops_by_each_interpolation(name):
+    """At each scale, of the first square, the first view and the whole."""
+    image, preprocessing = pixels(37, 50, 3), PREPROCESSINGS[name].at(28)
+    found = crops(image, 144, preprocessing).reshape(4, 3, 12, 28, 28, 3)
+    for number, (side, longer) in enumerate([(32, 43), (36, 49), (40, 54), (44, 59)]):
+        scaled = resize(image, side, longer, preprocessing.interpolation)
+        np.testing.assert_array_equal(found[number, 0, 0], scaled[:28, :28])
+        whole = resize(scaled[:, :side], 28, 28, preprocessing.interpolation)
+        np.testing.assert_array_equal(found[number, 0, 5], whole)
+
+
+def test_one_crop_of_the_networks_size_is_what_was_fitted():
+    image = pixels(37, 50, 3)
+    for name in ("slim", "onnx", "inception5h"):
+        preprocessing = PREPROCESSINGS[name].at(28)
+        np.testing.assert_array_equal(crops(image, 1, preprocessing)[0], fit(image, preprocessing))
 
 
 def test_a_square_picture_has_48_distinct_crops():
@@ -140,6 +188,15 @@ def test_the_sheet_of_a_square_has_a_third_of_the_rows():
     landscape, square = (sheet(pixels(*shape, 3), NEAREST) for shape in ((20, 30), (20, 20)))
     assert landscape.width == square.width
     assert landscape.height - square.height == 8 * 76
+
+
+def test_the_sheet_rounds_fractions():
+    image = pixels(30, 47, 3)
+    preprocessing = Preprocessing(size=24, interpolation="tensorflow")
+    page = np.asarray(sheet(image, preprocessing))
+    first = np.rint(crops(image, 144, preprocessing)[0]).astype(np.uint8)
+    x = 16 + 180 + 58
+    np.testing.assert_array_equal(page[64 : 64 + 72, x : x + 72], resize(first, 72, 72, "bilinear"))
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (30, 20), (20, 20), (5, 400), (400, 5)])
