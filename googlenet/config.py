@@ -52,8 +52,8 @@ class Config:
 class ModelConfig(Config):
     """Which GoogLeNet is built: the defaults are Table 1 of the paper with both heads."""
 
-    variant: str = option("paper", "paper | caffe", "padding, pool rounding and channel order as in the paper's "
-                          "Fig. 3, or as in Caffe", "paper; BVLC")
+    variant: str = option("paper", "paper | caffe | torchvision | slim | inception5h | onnx-inception-v1", "whose "
+                          "GoogLeNet: what ports differ in stands in googlenet/model.py", "paper, Fig. 3; its ports")
     classes: int = option(1000, "[1, inf)", "number of classes", "paper, Table 1")
     image_size: int = option(224, "[32, inf) pixels", "side of the square input", "paper, Table 1")
     heads: str = option("both", "both | aux1 | aux2 | none", "auxiliary classifiers, for training", "paper, section 5")
@@ -61,6 +61,10 @@ class ModelConfig(Config):
     stem: str = option("dense", "dense | separable", "first layer; separable is what Table 1's count fits", "paper")
     module: str = option("reduced", "reduced | naive", "Inception module: Fig. 2b, or Fig. 2a", "paper, Fig. 2")
     classifier: str = option("average", "average | fully_connected", "layer before the last one", "paper, section 5")
+    batch_norm: str = option("learned", "learned | folded", "where the variant has batch norm: layers of their own, or "
+                             "folded into the convolutions' weights and biases, for testing", "ours")
+    lrn: str = option("", "", "local response normalisation as 'size alpha beta k', alpha divided by size; empty: the "
+                      "variant's", "Caffe's lrn_layer")
     dropout: float = option(0.4, "[0, 1)", "fraction dropped before the last layer", "paper, Table 1")
     aux_dropout: float = option(0.7, "[0, 1)", "fraction dropped in each auxiliary classifier", "paper, section 5")
     dtype: str = option("float32", "float32 | float64", "precision of weights and arithmetic", "ours")
@@ -84,7 +88,8 @@ class TrainingConfig(Config):
     warmup_epochs: float = option(0.0, "[0, inf) epochs", "time over which the rate rises from zero", "ours")
     bias_rate_doubled: bool = option(True, "", "learn biases at twice the rate and without decay", "BVLC")
     aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")
-    init: str = option("xavier", "xavier | he | truncated_normal", "how weights start", "BVLC; not in the paper")
+    init: str = option("xavier", "", "how weights start: xavier, he or truncated_normal; or trained weights: a file "
+                       "of any format that is read, or bvlc, torchvision, slim, onnx, which are downloaded", "BVLC")
     bias_init: float = option(0.2, "(-inf, inf)", "how biases start; those of classifiers at 0", "BVLC")
     resize: int = option(0, "[0, inf) pixels", "shorter side before the crop; 0: 256/224 of the input's", "BVLC")
     standardise: bool = option(False, "", "divide images by their deviation too, as He's weights want; LRN's constants "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from googlenet.config import ModelConfig
-from googlenet.model import TABLE_1, GoogLeNet, Row
+from googlenet.model import TABLE_1, VARIANTS, GoogLeNet, Row
 from minigrad import nn
 
 UNITS = {"K": 2**10, "M": 10**6}
@@ -43,17 +43,19 @@ Shapes = dict[str, tuple[int, ...]]
 def summary(config: ModelConfig | None = None) -> dict[str, Any]:
     """Build the network and count it: `rows` as in Table 1, `heads`, and totals.
 
-    `parameters` are the trunk's weights and biases, `parameters_with_heads` those of the heads too, `multiply_adds` the
-    trunk's for one image. `weights_differ` and `multiply_adds_differ` of a row say that the recount is further than one
+    `parameters` are the trunk's weights and biases, and gamma and beta where the variant has batch norm,
+    `parameters_with_heads` those of the heads too, `multiply_adds` the trunk's for one image; `notes` say what the
+    table's columns hide. `weights_differ` and `multiply_adds_differ` of a row say that the recount is further than one
     unit of the last printed digit from the paper's number."""
     model = GoogLeNet(config)
     shapes = {path: parameter.shape for path, parameter in model.named_parameters()}
     rows = [_row(model, row, shapes) for row in TABLE_1]
     heads = [_head(model, stage, head, shapes) for stage, head in model.heads.items()]
-    totals = {count: sum(row[count] for row in rows) for count in ("weights", "biases", "multiply_adds")}
-    trunk = totals["weights"] + totals["biases"]
-    extra = sum(head["weights"] + head["biases"] for head in heads)
-    return {"rows": rows, "heads": heads, **totals, "parameters": trunk, "parameters_with_heads": trunk + extra}
+    totals = {count: sum(row[count] for row in rows) for count in ("weights", "biases", "norms", "multiply_adds")}
+    trunk = totals["weights"] + totals["biases"] + totals["norms"]
+    extra = sum(head["parameters"] for head in heads)
+    return {"rows": rows, "heads": heads, **totals, "parameters": trunk, "parameters_with_heads": trunk + extra,
+            "notes": _notes(model.config, totals["norms"])}
 
 
 def render(summary: dict[str, Any]) -> str:
@@ -64,7 +66,7 @@ def render(summary: dict[str, Any]) -> str:
              f"{summary['biases']:,}")
     lines: list[Sequence[str]] = [header, *map(_cells, summary["rows"]), total]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    heads = [f"{head['name']} on {head['stage']}, in training only: {head['weights'] + head['biases']:,} parameters, "
+    heads = [f"{head['name']} on {head['stage']}, in training only: {head['parameters']:,} parameters, "
              f"{_millions(head['multiply_adds'])} multiply-adds" for head in summary["heads"]]
     return "\n".join([
         *("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines),
@@ -73,7 +75,20 @@ def render(summary: dict[str, Any]) -> str:
         f"parameters {summary['parameters']:,}, with heads {summary['parameters_with_heads']:,}; "
         f"multiply-adds for an image {summary['multiply_adds']:,}",
         *heads,
+        *summary["notes"],
     ])
+
+
+def _notes(config: ModelConfig, norms: int) -> list[str]:
+    """Return what a variant has that the table does not show."""
+    told = []
+    if VARIANTS[config.variant].kernel_5x5 != 5:
+        told.append(f"{config.variant}: the kernels of the 5x5 branch are 3x3")
+    if norms:
+        told.append(f"{config.variant}: no biases but batch norm, {norms:,} parameters in the trunk (counted above)")
+    if VARIANTS[config.variant].lrn is None:
+        told.append(f"{config.variant}: no local response normalisation")
+    return told
 
 
 def _row(model: GoogLeNet, row: Row, shapes: Shapes) -> dict[str, Any]:
@@ -104,13 +119,15 @@ def _head(model: GoogLeNet, stage: str, head: str, shapes: Shapes) -> dict[str, 
     positions = getattr(model, head).size ** 2
     more = _count(convolution, positions - 1)["multiply_adds"]  # the fully connected layers have one position
     counts = _count(own, positions=1)
-    return {"name": head, "stage": stage, **counts, "multiply_adds": counts["multiply_adds"] + more}
+    return {"name": head, "stage": stage, **counts, "multiply_adds": counts["multiply_adds"] + more,
+            "parameters": counts["weights"] + counts["biases"] + counts["norms"]}
 
 
 def _count(shapes: Shapes, positions: int) -> dict[str, int]:
     weights = sum(math.prod(shape) for path, shape in shapes.items() if path.endswith("/weight"))
     biases = sum(math.prod(shape) for path, shape in shapes.items() if path.endswith("/bias"))
-    return {"weights": weights, "biases": biases, "multiply_adds": weights * positions}
+    norms = sum(math.prod(shape) for path, shape in shapes.items() if "/batch_norm/" in path)
+    return {"weights": weights, "biases": biases, "norms": norms, "multiply_adds": weights * positions}
 
 
 def _layers(shapes: Shapes) -> Shapes:
