@@ -3,8 +3,8 @@
     python evaluate.py --weights runs/NAME/best.h5 --crops 144
     python evaluate.py --weights a.h5 b.h5 --data DIR --json -
 
-Probabilities are averaged over crops, then over networks. What the images need (size, mean, order of colours) comes
-from the weight files.
+Weights may be of any framework that is read. Probabilities are averaged over crops, then over networks. What the images
+need (size, mean, order of colours) belongs to the weights.
 """
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from data.crops import COUNTS, sheet
 from data.datasets import SPLITS, open_dataset
 from data.errors import DataError
 from googlenet import report
-from googlenet.inference import Prediction, Predictor, load, predictions, tally, top
+from googlenet.commands import networks
+from googlenet.inference import Prediction, Predictor, predictions, tally, top
 from minigrad.errors import InputError
 
 SHEETS = 4  # images whose crops --save-crops draws
@@ -34,8 +35,7 @@ SHEETS = 4  # images whose crops --save-crops draws
 def make_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="evaluate.py", description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--weights", nargs="+", required=True, metavar="FILE",
-                      help="best.h5 of a run, or an archive of Caffe's weights (.npz); several files are an ensemble")
+    networks.add_flags(made, several=True)
     made.add_argument("--data", default="embedded", help="data set: 'embedded', or a path (default %(default)s)")
     made.add_argument("--split", default="test", choices=SPLITS, help="which part of it (default %(default)s)")
     made.add_argument("--crops", type=int, default=1, choices=COUNTS, help="crops of each image (default %(default)s)")
@@ -68,23 +68,23 @@ def main(arguments: list[str]) -> int:
             raise InputError(f"can't write {where}: there is no folder {Path(where).parent}; make it first")
     minigrad.set_threads(flags.threads or minigrad.available_threads())
     minigrad.set_convolution(flags.conv)
-    networks = [load(path) for path in flags.weights]
+    opened = [networks.open_network(each, flags) for each in flags.weights]
     dataset = open_dataset(flags.data, flags.split)
-    for path, network in zip(flags.weights, networks, strict=True):
-        say(f"{path}: {network.model.config.variant}, {network.preprocessing}")
+    for each in opened:
+        say(str(each))
     if flags.save_crops:
-        save_sheets(dataset, networks[0], Path(flags.save_crops))
+        save_sheets(dataset, opened[0].predictor, Path(flags.save_crops))
 
     bad: dict[str, str] = {}
     began = time.perf_counter()
     total = min(len(dataset), flags.limit or len(dataset))
-    found = classify(networks, dataset, flags, total, bad)
+    found = classify([each.predictor for each in opened], dataset, flags, total, bad)
     seconds = time.perf_counter() - began
     if flags.predictions:
         write_predictions(Path(flags.predictions), found, dataset)
     if flags.probabilities:
         write_probabilities(Path(flags.probabilities), found, dataset)
-    result = summarise(found, dataset, flags, seconds, bad)
+    result = {**summarise(found, dataset, flags, seconds, bad), "weights": [each.told for each in opened]}
     if flags.json != "-":
         print_result(result)
     if flags.json:
@@ -97,13 +97,13 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def classify(networks: list[Predictor], dataset: Dataset, flags: argparse.Namespace, total: int,
+def classify(predictors: list[Predictor], dataset: Dataset, flags: argparse.Namespace, total: int,
              bad: dict[str, str]) -> list[Prediction]:
     """Predict under a bar that counts images and the errors so far."""
     found: list[Prediction] = []
     wrong = 0
     with tqdm(total=total, unit="image") as bar:
-        for each in predictions(networks, dataset, flags.crops, threads=flags.loader_threads, max_bad=flags.max_bad,
+        for each in predictions(predictors, dataset, flags.crops, threads=flags.loader_threads, max_bad=flags.max_bad,
                                 limit=flags.limit, bad=bad):
             found.append(each)
             wrong += int(each.probabilities.argmax() != each.label)

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -27,11 +27,13 @@ from data.datasets import open_dataset, split_validation
 from data.errors import DataError
 from data.preprocess import Preprocessing, channel_statistics
 from googlenet import report
+from googlenet.commands.files import path_of
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.inference import load, score
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.training import DivergedError, Epoch, Step, Trainer, configuration
-from googlenet.weights import load_model
+from googlenet.weights import fetch, load_model, read
+from minigrad import init
 from minigrad.errors import InputError
 
 # The embedded images are 28x28 pixels and fill their frame: at 64 pixels, nothing cropped, the whole network learns
@@ -41,6 +43,8 @@ FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 7, "batch_size": 16,
                                 "validation_fraction": 0.05}
 # Flags that may be given beside --resume.
 CHANGEABLE = {"data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every"}
+# What of the network may be chosen beside --init FILE.
+FREE_WITH_WEIGHTS = {"image_size", "heads", "dropout", "aux_dropout", "dtype"}
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
@@ -74,7 +78,7 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
 
 def main(arguments: list[str]) -> int:
     flags, given = read_flags(arguments)
-    trainer, folder = resumed(flags, given) if flags.resume else started(flags)
+    trainer, folder = resumed(flags, given) if flags.resume else started(flags, given)
     config = trainer.config
     print(f"{config.data}: {len(trainer.training)} training images"
           + (f", {len(trainer.validation)} for validation" if trainer.validation else "")
@@ -117,17 +121,42 @@ def close(log: report.Log, folder: Path) -> None:
     report.curves(report.read_log(folder / "log.csv"), folder / "curves.png")
 
 
-def started(flags: argparse.Namespace) -> tuple[Trainer, Path]:
+def started(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, Path]:
     """Start a new run in a folder of its own."""
     config = from_flags(TrainingConfig, flags)
     prepare_kernels(config)
     training, validation = open_data(config)
-    model_config = from_flags(ModelConfig, flags, classes=len(training.classes))
-    model = GoogLeNet(model_config)
-    trainer = Trainer(model, config, training, validation, images_of(model_config, config, training))
-    trainer.initialise()
+    if config.init in init.SCHEMES:
+        model_config = from_flags(ModelConfig, flags, classes=len(training.classes))
+        trainer = Trainer(GoogLeNet(model_config), config, training, validation,
+                          images_of(model_config, config, training))
+        trainer.initialise()
+    else:
+        trainer = pretrained(flags, given, config, training, validation)
     folder = new_folder(Path(config.output))
     return trainer, folder
+
+
+def pretrained(flags: argparse.Namespace, given: dict[str, Any], config: TrainingConfig, training: Dataset,
+               validation: Dataset | None) -> Trainer:
+    """Begin with the weights of a file: the network and the preprocessing are the file's, the classes the data's."""
+    if config.init not in fetch.PUBLISHED and not Path(config.init).exists():
+        raise InputError(f"--init {config.init}: there is no such file; give {', '.join(init.SCHEMES)}, a file of "
+                         f"trained weights, or {', '.join(fetch.PUBLISHED)} to download them")
+    found = path_of(config.init)
+    weights = read(found).tested()
+    own = {name: given[name] for name in FREE_WITH_WEIGHTS & given.keys()}
+    fixed = sorted(given.keys() & ({field.name for field in fields(ModelConfig)} - FREE_WITH_WEIGHTS))
+    if fixed:
+        raise InputError(f"--{fixed[0].replace('_', '-')} can't change beside --init {config.init}, whose network it "
+                         "is; leave it out, or start with --init xavier")
+    model_config = replace(weights.config, **{"heads": flags.heads, **own}, classes=len(training.classes))
+    preprocessing = weights.preprocessing.at(model_config.image_size)
+    trainer = Trainer(GoogLeNet(model_config), config, training, validation, preprocessing)
+    fresh = trainer.initialise(weights.arrays, str(found))
+    print(f"{found}: {weights.config.variant}, {len(weights.arrays)} arrays; "
+          + (f"not in it, and so drawn anew: {', '.join(fresh)}" if fresh else "all of the network"))
+    return trainer
 
 
 def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, Path]:
@@ -166,7 +195,8 @@ def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
 
 def images_of(network: ModelConfig, config: TrainingConfig, training: Dataset) -> Preprocessing:
     """Return the variant's preprocessing, with the mean of these training images and, to standardise, the deviation."""
-    preprocessing = replace(preprocessing_of(network), resize=config.resize)
+    usual = preprocessing_of(network)
+    preprocessing = replace(usual, resize=config.resize or usual.resize)
     mean, deviation = channel_statistics(training, limit=MEAN_OF)
     if preprocessing.order == "BGR":
         mean, deviation = mean[::-1], deviation[::-1]

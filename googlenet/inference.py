@@ -6,9 +6,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from os import PathLike
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from data.base import Dataset
 from data.crops import crops
 from data.errors import DataError
 from data.preprocess import Preprocessing
+from googlenet.classes import columns, same
+from googlenet.model import GoogLeNet
 from googlenet.weights import LoadedModel, load_model
+from googlenet.weights.fitting import listed
 from minigrad import Tensor, no_grad, ops
 from minigrad.errors import InputError
 from minigrad.kernels.plan import Constants, Plan
@@ -31,14 +35,14 @@ MOST_IMAGES = 32  # of a batch
 class Predictor:
     """A trained network that takes photos as they are: uint8 RGB arrays (H, W, 3) of any sizes.
 
-    The network is switched to testing (`model.eval()`). The second batch of a size records its kernel calls, with the
-    weights, and later ones repeat them (minigrad/kernels/plan.py): after changing weights, make a new Predictor."""
+    The network is switched to testing (`model.eval()`), its batch norms folded into the convolutions. The second batch
+    of a size records its kernel calls, with the weights, and later ones repeat them (minigrad/kernels/plan.py): after
+    changing weights, make a new Predictor."""
 
     def __init__(self, loaded: LoadedModel):
-        self.model = loaded.model
+        self.model = loaded.model.eval().folded()
         self.classes = loaded.classes
         self.preprocessing = loaded.preprocessing
-        self.model.eval()
         self.batch = min(MOST_IMAGES, max(1, BATCH_PIXELS // self.preprocessing.size**2))  # images at a time
         self._plans: dict[tuple[tuple[int, ...], int], Plan | None] = {}  # by the batch's shape and the threads
         self._constants: Constants = {}  # that all plans share
@@ -59,7 +63,8 @@ class Predictor:
             return np.concatenate([self._stage(x, stage) for x in self._batches(self._centres(images))])
 
     def probabilities(self, views: np.ndarray) -> np.ndarray:
-        """Return every class's probability, (K, classes), for crops of the network's size: uint8 RGB (K, S, S, 3)."""
+        """Return every class's probability, (K, classes), for RGB crops of the network's size as data.crops gives them:
+        (K, S, S, 3) on the scale 0..255, uint8 or float32."""
         return ops.softmax(Tensor(np.concatenate([self._logits(x.data) for x in self._batches(views)]))).data
 
     def logits(self, x: np.ndarray) -> np.ndarray:
@@ -104,11 +109,33 @@ class Predictor:
         return np.concatenate([crops(image, 1, self.preprocessing) for image in images])
 
 
-def load(path: str | PathLike[str]) -> Predictor:
-    """Open a weight file (.h5 of train.py, or .npz with Caffe's names) for prediction.
+def load(path: str | PathLike[str], *, raw: bool = False) -> Predictor:
+    """Open a weight file, ours or another framework's, for prediction: with the averaged weights where it has them and
+    not `raw`.
 
-    Raises InputError for a file that is missing, damaged or foreign."""
-    return Predictor(load_model(path))
+    Raises InputError for a file that is missing, damaged or no GoogLeNet."""
+    return Predictor(load_model(path, raw=raw))
+
+
+def for_classes(network: Predictor, classes: Sequence[str], origin: str) -> Predictor:
+    """Return the network for these classes, in this order: itself where they are its own; otherwise one without the
+    other classes, whose probabilities add up to 1 again.
+
+    Raises InputError, which names `origin`, where the network does not have them: see `googlenet.classes.columns`."""
+    chosen = columns(network.classes, classes)
+    if chosen == list(range(len(network.classes))):
+        return network
+    if chosen is None:
+        _refuse(network.classes, classes, origin)
+    left = [name for number, name in enumerate(network.classes) if number not in set(chosen)]
+    log.info("%s", f"of the network's {len(network.classes)} classes, the {len(chosen)} of {origin} are used"
+             + (f"; without {listed(left)} the probabilities add up to 1 again" if left else ", in its order"))
+    whole = network.model
+    model = GoogLeNet(replace(whole.config, classes=len(chosen), heads="none")).eval()
+    arrays = whole.state()
+    for path, own in model.state().items():  # softmax over fewer logits is what the others' probabilities are shared by
+        own[...] = arrays[path][..., chosen] if path.startswith("classifier/") else arrays[path]
+    return Predictor(LoadedModel(model, tuple(classes), network.preprocessing))
 
 
 class Score(NamedTuple):
@@ -134,10 +161,10 @@ def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, 
     then over networks (paper, section 7).
 
     Images are decoded ahead by `threads` threads. A damaged one is logged, left out and noted in `bad` (name ->
-    reason). Raises InputError where networks and data set do not have the same classes, DataError for more than
-    `max_bad` damaged images.
+    reason). A network that has more classes than the data set is cut to those of the data set (`for_classes`). Raises
+    InputError where one lacks a class, DataError for more than `max_bad` damaged images.
     """
-    _require_one_task(networks, dataset)
+    networks = [for_classes(network, dataset.classes, dataset.origin) for network in networks]
     bad = {} if bad is None else bad
     # Networks that see images alike share their crops.
     ways = list(dict.fromkeys(network.preprocessing for network in networks))
@@ -190,15 +217,14 @@ def _rank(found: Prediction) -> int:
     return int(np.sum(p > p[found.label]) + np.sum(p[:found.label] == p[found.label]))
 
 
-def _require_one_task(networks: Sequence[Predictor], dataset: Dataset) -> None:
-    for network in networks:
-        if len(network.classes) != len(dataset.classes):
-            raise InputError(f"the network has {len(network.classes)} classes, {dataset.origin} has "
-                             f"{len(dataset.classes)}; give the weights and the data of one task")
-        for number, (own, name) in enumerate(zip(network.classes, dataset.classes, strict=True)):
-            if own != name and not own.isdigit() and not name.isdigit():  # digits stand for names nobody gave
-                raise InputError(f'class {number} is "{own}" to the network and "{name}" in {dataset.origin}; '
-                                 "give the weights and the data of one task, in one order")
+def _refuse(own: Sequence[str], wanted: Sequence[str], origin: str) -> NoReturn:
+    """Say why a network's own classes are not those that are wanted."""
+    if len(own) != len(wanted):
+        raise InputError(f"the network has {len(own)} classes, {origin} has {len(wanted)}; "
+                         "give the weights and the data of one task")
+    number = next(number for number, pair in enumerate(zip(own, wanted, strict=True)) if not same(*pair))
+    raise InputError(f'class {number} is "{own[number]}" to the network and "{wanted[number]}" in {origin}; '
+                     "give the weights and the data of one task, in one order")
 
 
 def _note(dataset: Dataset, name: str, reason: str, bad: dict[str, str], max_bad: int) -> None:

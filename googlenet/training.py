@@ -12,7 +12,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from os import PathLike
 from typing import NamedTuple
@@ -27,7 +27,8 @@ from data.sampling import training_crop
 from googlenet.config import TrainingConfig, from_json, to_json
 from googlenet.inference import Predictor, Score, score
 from googlenet.model import GoogLeNet
-from googlenet.weights.store import LoadedModel, save_weights
+from googlenet.weights import LoadedModel, save_weights
+from googlenet.weights.fitting import transfer
 from minigrad import Tensor, init, nn, no_grad, ops
 from minigrad.errors import InputError
 from minigrad.flat import FlatParameters
@@ -107,10 +108,15 @@ class Trainer:
         self.good_at = 0  # the step whose weights were last found good
         self.bad: dict[str, str] = {}  # validation images that can't be used: name -> reason
 
-    def initialise(self) -> None:
-        """Fill the weights as the configuration says; biases of classifiers begin at zero (BVLC)."""
-        init.initialise(self.model, self.config.seed, weight=self.config.init, bias=self.config.bias_init,
+    def initialise(self, trained: Mapping[str, np.ndarray] | None = None, source: str = "") -> list[str]:
+        """Fill the weights as the configuration says; biases of classifiers begin at zero (BVLC).
+
+        `trained` are arrays by canonical name, from `source`, to begin with; returns the layers that these leave to
+        chance: heads that they do not have, classifiers of other classes. Raises InputError where others differ."""
+        scheme = self.config.init if self.config.init in init.SCHEMES else "xavier"
+        init.initialise(self.model, self.config.seed, weight=scheme, bias=self.config.bias_init,
                         zero_bias=("classifier",))
+        return transfer(self.model, trained, source) if trained else []
 
     def records(self) -> Iterator[Step | Epoch]:
         """Train until the last epoch ends.

@@ -99,11 +99,10 @@ def _verify(path: str | os.PathLike) -> None:
     if not head.startswith(MAGIC):
         raise InputError(f"{path} was not written by this program: it does not begin with its digest; "
                          "give a file such as best.h5 that train.py wrote")
-    stored = head[len(MAGIC):len(MAGIC) + 64]
-    found = _digest(path)
+    stored, found = head[len(MAGIC):len(MAGIC) + 64], _digest(path)
     if stored != found:
-        raise InputError(f"{path} is damaged: its SHA-256 is {found.decode()[:12]}..., "
-                         f"it was written as {stored.decode(errors='replace')[:12]}...; use another copy of the file")
+        raise InputError(f"{path} is damaged: its SHA-256 begins with {found[:12]!r}, it was written as "
+                         f"{stored[:12]!r}; use another copy of the file")
 
 
 def _read(group: h5py.Group, arrays: dict[str, np.ndarray], path: str | os.PathLike) -> None:

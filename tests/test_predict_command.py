@@ -10,8 +10,11 @@ from PIL import Image
 import googlenet
 from data.crops import crops
 from data.decode import read_image
+from data.preprocess import PREPROCESSINGS
 from minigrad.errors import InputError
 from tests.runs import CLASSES, process, script, write_set, write_weights
+
+FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,25 @@ def test_predict_tells_five_of_many_classes(tmp_path, photos):
     shown = [float(line.split()[0].rstrip("%")) for line in rest]
     assert shown == sorted(shown, reverse=True)
     assert all(line.split()[1] in "abcdefghijkl" for line in rest)
+
+
+def test_predict_with_weights_of_another_framework(photos):
+    done = script("googlenet", "predict", photos[0], "--weights", FIXTURES / "torch_zip.pth", "--json")
+    assert done.code == 0, done.err
+    best = json.loads(done.out)[0]["top5"]
+    expected = googlenet.load(FIXTURES / "torch_zip.pth").predict([read_image(photos[0])])[0]
+    assert [guess["index"] for guess in best] == np.argsort(-expected, kind="stable")[:5].tolist()
+    assert "torchvision (torch pickle (zip)), shorter side to 256 as in torchvision" in done.err
+
+
+def test_preprocessing_can_be_chosen(weights, photos):
+    network = googlenet.load(weights)
+    network.preprocessing = PREPROCESSINGS["slim"].at(32)
+    done = script("googlenet", "predict", photos[0], "--weights", weights, "--preprocess", "slim", "--json")
+    expected = network.predict([read_image(photos[0])])[0]
+    found = [guess["probability"] for guess in json.loads(done.out)[0]["top5"]]
+    np.testing.assert_allclose(found, np.sort(expected)[::-1], rtol=1e-4)
+    assert "central 0.875" in done.err
 
 
 def test_predict_in_a_process_of_its_own(weights, photos):

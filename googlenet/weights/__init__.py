@@ -1,36 +1,58 @@
-"""Weight files: ours (`store`), and one reader for each other format -> (variant, {canonical name: array})."""
+"""Weight files: ours (`store`), and those of other frameworks, read in two steps.
+
+`formats/` has the containers (Caffe's, torch's, ...), which know nothing of networks: a file's arrays under its own
+names. `schemes` has the frameworks' names, whatever container they come in; `placing` finds our arrays by them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 
-from googlenet.model import GoogLeNet, preprocessing_of
-from googlenet.weights import caffe_npz, store
-from googlenet.weights.fitting import apply, config_of
-from googlenet.weights.store import LoadedModel, save_weights
-from minigrad.errors import InputError
+import numpy as np
 
-__all__ = ["LoadedModel", "apply", "load_model", "save_weights"]
+from data.preprocess import Preprocessing
+from googlenet.model import GoogLeNet
+from googlenet.weights import placing, store
+from googlenet.weights.files import sha256
+from googlenet.weights.fitting import apply
+from googlenet.weights.store import Attribute, Stored, save, save_weights
+from googlenet.weights.weights import Source, Weights
+from minigrad import hdf5
 
-ZIP = b"PK"  # how an .npz archive begins
-
-
-def load_model(path: str | PathLike[str]) -> LoadedModel:
-    """Return a network from a file of ours (.h5) or from an archive of Caffe's weights (.npz), in evaluation mode.
-
-    Caffe's archive has no class names: they are the classes' numbers. Raises InputError for a file that is missing,
-    damaged or foreign."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(len(ZIP))
-    except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}): give the path of a weight file") from error
-    return _load_caffe(path) if begin == ZIP else store.load_model(path)
+__all__ = ["LoadedModel", "Source", "Stored", "Weights", "apply", "load_model", "read", "save", "save_weights"]
 
 
-def _load_caffe(path: str | PathLike[str]) -> LoadedModel:
-    variant, arrays = caffe_npz.read(path)
-    model = GoogLeNet(config_of(variant, arrays))
-    apply(model, arrays, str(path))
-    model.eval()
-    return LoadedModel(model, tuple(map(str, range(model.config.classes))), preprocessing_of(model.config))
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, and what travels with them; `arrays` and `attributes` are what else the file had."""
+
+    model: GoogLeNet
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+
+
+def read(path: str | PathLike[str], *, image_size: int = 224) -> Stored:
+    """Return the weights of a file of ours or of another framework, recognised by its content.
+
+    `image_size` counts for foreign files of networks with heads, which do not tell it. Raises InputError for a file
+    that is missing, damaged, of no known format, or that does not hold a GoogLeNet."""
+    if hdf5.is_ours(path):
+        return store.read(path)
+    from googlenet.weights import formats  # here, as our own files need none of its readers
+
+    contents = formats.read(Path(path))
+    return Stored(placing.place(contents, str(path), sha256(path), image_size=image_size))
+
+
+def load_model(path: str | PathLike[str], *, raw: bool = False) -> LoadedModel:
+    """Return the network of any weight file, in evaluation mode: its averaged weights where it has them and not `raw`.
+
+    Raises InputError as `read` does, and for weights that are not finite."""
+    stored = read(path)
+    weights = stored.tested(raw)
+    return LoadedModel(weights.model(str(path)), weights.classes, weights.preprocessing, stored.arrays,
+                       stored.attributes)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from googlenet.config import ModelConfig
 from googlenet.model import HEADS, GoogLeNet
 from minigrad.errors import InputError
 
@@ -21,40 +20,60 @@ def require_same(expected: Shapes, found: Shapes, source: str, remedy: str) -> N
     differing = [f"{name} {found[name]} where the network has {shape}"
                  for name, shape in expected.items() if name in found and found[name] != shape]
     parts = {"it lacks": missing, "the network lacks": unknown, "shapes differ:": differing}
-    told = [f"{what} {_listed(names)}" for what, names in parts.items() if names]
+    told = [f"{what} {listed(names)}" for what, names in parts.items() if names]
     if told:
         raise InputError(f"{source} does not fit the network: {'; '.join(told)}. {remedy}")
 
 
-def config_of(variant: str, arrays: Mapping[str, np.ndarray]) -> ModelConfig:
-    """Return what another framework's arrays, by canonical name, say of the network: classes and heads."""
-    bias = arrays.get("classifier/bias")
-    heads = [head for head in HEADS.values() if any(name.startswith(f"{head}/") for name in arrays)]
-    return ModelConfig(variant=variant, classes=1000 if bias is None or not bias.size else bias.size,
-                       heads="both" if len(heads) == len(HEADS) else "".join(heads) or "none")
-
-
 def apply(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str = "the file") -> None:
-    """Copy arrays, by canonical name, into the network's parameters.
+    """Copy arrays, by canonical name, into the network's parameters and running statistics.
 
     Raises InputError, and changes nothing, where names, shapes or the number of classes differ, or where values are not
     finite numbers."""
-    parameters = dict(model.named_parameters())
+    own = model.state()
     classes = arrays["classifier/bias"].size if "classifier/bias" in arrays else model.config.classes
     if classes != model.config.classes:
         raise InputError(f"{source} has {classes} classes, the network {model.config.classes}: "
                          f"build the network with classes={classes}, or train a file for {model.config.classes}")
-    require_same({path: parameter.shape for path, parameter in parameters.items()},
+    require_same({path: array.shape for path, array in own.items()},
                  {path: array.shape for path, array in arrays.items()}, source,
                  "Build the network with the configuration that the file was written with.")
+    _require_finite(arrays, source)
+    for path, array in own.items():
+        array[...] = arrays[path]
+
+
+def transfer(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str) -> list[str]:
+    """Copy trained arrays into a network for another task; return its layers that keep what they have.
+
+    These are classifiers of other classes, and heads that the arrays lack or whose grid is another one. Raises
+    InputError, and changes nothing, where any other array differs."""
+    own = model.state()
+    fresh = [path for path in own if _may_differ(path) and arrays.get(path, np.empty(0)).shape != own[path].shape]
+    layers = {path.rpartition("/")[0] for path in fresh}
+    wanted = {path: array for path, array in own.items() if path.rpartition("/")[0] not in layers}
+    taken = {path: array for path, array in arrays.items() if path in wanted or not _may_differ(path)}
+    require_same({path: array.shape for path, array in wanted.items()},
+                 {path: array.shape for path, array in taken.items()}, source,
+                 "Weights of another variant, width or module can't begin this network.")
+    _require_finite(taken, source)
+    for path in wanted:
+        own[path][...] = taken[path]
+    return sorted(layers)
+
+
+def _may_differ(path: str) -> bool:
+    return path.startswith(("classifier/", *(f"{head}/" for head in HEADS.values())))
+
+
+def _require_finite(arrays: Mapping[str, np.ndarray], source: str) -> None:
     for path, array in arrays.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise InputError(f"{source}: {path} ({array.dtype}) holds values that are not finite numbers: "
                              "take an earlier checkpoint")
-    for path, parameter in parameters.items():
-        parameter.data[...] = arrays[path]
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

@@ -1,14 +1,16 @@
 """Our weight files: HDF5 with the weights under `weights/`, by the paths of their attributes in the network.
 
-What evaluation needs travels as attributes: the configuration (with the variant), the class names, the preprocessing.
-A checkpoint is such a file with more groups and attributes: the optimiser's state, the place in the data.
+What evaluation needs travels as attributes: the configuration (with the variant), the class names, the preprocessing;
+and, for converted weights, where each array came from. Averaged weights stand beside the raw ones under `averaged/`,
+and are what is tested. A checkpoint is such a file with more groups and attributes: the optimiser's state, the place
+in the data.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 
 import numpy as np
@@ -17,68 +19,89 @@ from data.errors import DataError
 from data.preprocess import Preprocessing
 from googlenet.config import ModelConfig, from_json, to_json
 from googlenet.model import GoogLeNet
-from googlenet.weights.fitting import apply
+from googlenet.weights.weights import Source, Weights
 from minigrad import hdf5
 from minigrad.errors import InputError
 
 Attribute = str | int | float
 OWN = ("model", "variant", "classes", "preprocessing")
-GROUP = "weights/"
+SOURCE = "source"
+GROUP, AVERAGED = "weights/", "averaged/"
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A network with its weights, and what travels with them; `arrays` and `attributes` are what else the file had."""
+class Stored:
+    """What a file of ours holds: `averaged` is empty where none was kept, `arrays` and `attributes` are the rest."""
 
-    model: GoogLeNet
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    weights: Weights
+    averaged: dict[str, np.ndarray] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, Attribute] = field(default_factory=dict)
 
+    def tested(self, raw: bool = False) -> Weights:
+        """Return the weights to test with: the averaged ones where there are any and not `raw`."""
+        return self.weights if raw or not self.averaged else replace(self.weights, arrays=self.averaged)
 
-def save_weights(path: str | PathLike[str], model: GoogLeNet, *, preprocessing: Preprocessing, classes: Sequence[str],
-                 arrays: Mapping[str, np.ndarray] | None = None,
-                 attributes: Mapping[str, Attribute] | None = None) -> None:
-    """Write the network, whole or not at all; `arrays` and `attributes` are kept beside it under their own names.
+
+def save(path: str | PathLike[str], weights: Weights, *, averaged: Mapping[str, np.ndarray] | None = None,
+         arrays: Mapping[str, np.ndarray] | None = None, attributes: Mapping[str, Attribute] | None = None) -> None:
+    """Write the weights, whole or not at all; `arrays` and `attributes` are kept beside them under their own names.
 
     Raises InputError where the class names are not as many as the network's classes, a name is taken, or the file
     can't be written."""
-    if len(classes) != model.config.classes:
-        raise InputError(f"{len(classes)} class names for a network of {model.config.classes} classes: "
+    classes = weights.config.classes
+    if len(weights.classes) != classes:
+        raise InputError(f"{len(weights.classes)} class names for a network of {classes} classes: "
                          "give one name for each class")
-    arrays, attributes = arrays or {}, attributes or {}
-    taken = [name for name in arrays if name.startswith(GROUP)] + [name for name in attributes if name in OWN]
+    averaged, arrays, attributes = averaged or {}, arrays or {}, attributes or {}
+    taken = [name for name in arrays if name.startswith((GROUP, AVERAGED))]
+    taken += [name for name in attributes if name in (*OWN, SOURCE)]
     if taken:
         raise InputError(f"{', '.join(taken)}: these names are the network's own, choose others")
-    own = dict(zip(OWN, (to_json(model.config), model.config.variant, json.dumps(list(classes)),
-                         preprocessing.to_json()), strict=True))
-    weights = {GROUP + name: parameter.data for name, parameter in model.named_parameters()}
-    hdf5.save(path, {**weights, **arrays}, {**own, **attributes})
+    own = dict(zip(OWN, (to_json(weights.config), weights.config.variant, json.dumps(list(weights.classes)),
+                         weights.preprocessing.to_json()), strict=True))
+    if weights.source:
+        own[SOURCE] = json.dumps(asdict(weights.source))
+    named = {GROUP + name: array for name, array in weights.arrays.items()}
+    named |= {AVERAGED + name: array for name, array in averaged.items()}
+    hdf5.save(path, {**named, **arrays}, {**own, **attributes})
 
 
-def load_model(path: str | PathLike[str]) -> LoadedModel:
-    """Build the network that a file describes and fill it, in evaluation mode.
+def save_weights(path: str | PathLike[str], model: GoogLeNet, *, preprocessing: Preprocessing, classes: Sequence[str],
+                 **more: Mapping) -> None:
+    """Write a network, whole or not at all; `more`, and what is raised, as in `save`."""
+    save(path, Weights(model.config, model.state(), tuple(classes), preprocessing), **more)
+
+
+def read(path: str | PathLike[str]) -> Stored:
+    """Return what a file of ours holds.
 
     Raises InputError for a file that is missing, damaged, foreign, or at odds with itself."""
     arrays, attributes = hdf5.load(path)
     absent = [name for name in OWN if not isinstance(attributes.get(name), str)]
     if absent:
         raise InputError(f"{path} has no {', '.join(absent)}: it is no GoogLeNet file of this program; "
-                         "take one that train.py wrote")
+                         "take one that train.py or convert wrote")
     own = {name: str(attributes[name]) for name in OWN}
     try:
         config = from_json(ModelConfig, own["model"])
         classes = tuple(map(str, json.loads(own["classes"])))
         preprocessing = Preprocessing.from_json(own["preprocessing"])
+        source = _source(str(attributes[SOURCE])) if SOURCE in attributes else None
     except (InputError, DataError, ValueError, TypeError) as error:
         raise InputError(f"{path}: {error}") from error
     if len(classes) != config.classes:
         raise InputError(f"{path} names {len(classes)} classes for a network of {config.classes}: write it again")
-    model = GoogLeNet(config)
-    weights = {name.removeprefix(GROUP): array for name, array in arrays.items() if name.startswith(GROUP)}
-    apply(model, weights, str(path))
-    model.eval()
-    return LoadedModel(model, classes, preprocessing,
-                       {name: array for name, array in arrays.items() if not name.startswith(GROUP)},
-                       {name: value for name, value in attributes.items() if name not in OWN})
+    weights = Weights(config, _below(GROUP, arrays), classes, preprocessing, source)
+    rest = {name: array for name, array in arrays.items() if not name.startswith((GROUP, AVERAGED))}
+    return Stored(weights, _below(AVERAGED, arrays), rest,
+                  {name: value for name, value in attributes.items() if name not in (*OWN, SOURCE)})
+
+
+def _below(group: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
+
+
+def _source(text: str) -> Source:
+    known = json.loads(text)
+    return Source(**{**known, "notes": tuple(known["notes"])})

@@ -10,6 +10,10 @@ from PIL import Image
 
 import googlenet
 from data.crops import crops
+from googlenet import weights
+from googlenet.weights.formats import caffemodel
+from googlenet.weights.formats.onnx import export as onnx_export
+from googlenet.weights.placing import foreign, texts
 from minigrad import Tensor, no_grad
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
@@ -26,8 +30,29 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def predictor():
-    return googlenet.load(WEIGHTS)
+def travelled(tmp_path_factory):
+    """The weights after archive -> HDF5 -> Caffe's model -> HDF5 -> ONNX -> HDF5: the last file."""
+    folder = tmp_path_factory.mktemp("travelled")
+    weights.save(folder / "1.h5", weights.read(WEIGHTS).weights)
+    caffemodel.write(folder / "2.caffemodel", foreign(weights.read(folder / "1.h5").weights, "caffe"))
+    weights.save(folder / "3.h5", weights.read(folder / "2.caffemodel").weights)
+    third = weights.read(folder / "3.h5").weights
+    onnx_export.write(folder / "4.onnx", third.model(), texts(third))
+    weights.save(folder / "5.h5", weights.read(folder / "4.onnx").weights)
+    return folder / "5.h5"
+
+
+@pytest.fixture(scope="module", params=["archive", "after a journey"])
+def predictor(request):
+    return googlenet.load(WEIGHTS if request.param == "archive" else request.getfixturevalue("travelled"))
+
+
+def test_a_journey_through_other_formats_changes_no_bit(travelled):
+    before, after = weights.read(WEIGHTS).weights, weights.read(travelled).weights
+    assert set(before.arrays) == set(after.arrays)
+    for path, array in before.arrays.items():
+        np.testing.assert_array_equal(after.arrays[path], array, err_msg=path)
+        assert after.arrays[path].dtype == array.dtype
 
 
 @pytest.mark.parametrize("photo", ["n01558993_robin", "n02504013_Indian_elephant"])

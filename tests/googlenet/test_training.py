@@ -345,6 +345,26 @@ def test_resumed_is_as_never_stopped(uninterrupted, tmp_path, stops):
     assert_same_state(trainer, uninterrupted[0])
 
 
+def test_running_statistics_of_batch_norm_go_on_too(tmp_path):
+    """They are no parameters: a run that is resumed has them from the checkpoint."""
+    def run(trainer, steps):
+        return [comparable(record) for record in itertools.islice(trainer.records(), steps)]
+
+    config = TrainingConfig(epochs=2, batch_size=4, seed=3, validation_fraction=0)
+    whole = make(config, Pictures(4), variant="torchvision", heads="aux1")
+    expected = run(whole, 6)
+    first = make(config, Pictures(4), variant="torchvision", heads="aux1")
+    found = run(first, 2)
+    first.save(tmp_path / "last.h5")
+    loaded = load_model(tmp_path / "last.h5")
+    again = Trainer(loaded.model, config, Pictures(4), None, loaded.preprocessing)
+    again.restore(loaded)
+    assert found + run(again, 4) == expected
+    assert np.ptp(whole.model.conv1.batch_norm.mean.data) > 0, "training moved them"
+    for path, array in whole.model.state().items():
+        np.testing.assert_array_equal(again.model.state()[path], array, err_msg=path)
+
+
 def test_saving_changes_nothing(uninterrupted, tmp_path):
     trainer, found = long_run(), []
     for record in trainer.records():

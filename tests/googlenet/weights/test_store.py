@@ -1,4 +1,4 @@
-"""Weight files: ours there and back, Caffe's archives, and everything that does not fit."""
+"""Our weight files, there and back, and everything that does not fit."""
 
 import json
 
@@ -9,7 +9,7 @@ from data.preprocess import Preprocessing
 from googlenet import weights
 from googlenet.config import ModelConfig
 from googlenet.model import GoogLeNet, preprocessing_of
-from googlenet.weights import caffe_npz, names, store
+from googlenet.weights import Source, Weights, store
 from minigrad import Tensor, hdf5, init
 from minigrad.errors import InputError
 
@@ -144,106 +144,56 @@ def test_weights_change_precision_on_the_way():
     np.testing.assert_array_equal(model.conv1.weight.data, arrays["conv1/weight"])
 
 
-def test_caffe_names():
-    assert names.to_caffe("conv1/weight") == "conv1/7x7_s2/weight"
-    assert names.to_caffe("inception_4c/conv_5x5_reduce/bias") == "inception_4c/5x5_reduce/bias"
-    assert names.to_caffe("aux2/fc/weight") == "loss2/fc/weight"
-    assert names.to_caffe("classifier/bias") == "loss3/classifier/bias"
-    paths = [path for path, _ in GoogLeNet().named_parameters()]
-    assert len({names.to_caffe(path) for path in paths}) == len(paths) == 128
-    assert [names.from_caffe(names.to_caffe(path)) for path in paths] == paths
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    """Random weights of Caffe's network with both heads: the file and its blobs."""
-    rng = np.random.default_rng(5)
-    blobs = {}
-    for path, parameter in GoogLeNet(ModelConfig(variant="caffe", classes=7)).named_parameters():
-        shape = parameter.shape
-        blob_shape = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-        blobs[names.to_caffe(path)] = rng.standard_normal(blob_shape, np.float32)
-    path = tmp_path_factory.mktemp("caffe") / "caffe.npz"
-    np.savez(path, **blobs)
-    return path, blobs
-
-
-def test_caffe_layouts(archive):
-    """Element by element: w[o, c, kh, kw] of Caffe is w[kh, kw, c, o] here, w[o, c] is w[c, o]."""
-    path, blobs = archive
-    variant, arrays = caffe_npz.read(path)
-    assert variant == "caffe"
-    kernel, dense = blobs["inception_3b/5x5/weight"], blobs["loss3/classifier/weight"]
-    assert arrays["inception_3b/conv_5x5/weight"][4, 1, 7, 30] == kernel[30, 7, 4, 1]
-    assert arrays["classifier/weight"][900, 6] == dense[6, 900]
-    assert arrays["conv1/weight"][2, 3, 0, 5] == blobs["conv1/7x7_s2/weight"][5, 0, 2, 3], "blue stays first"
-
-
-def test_caffe_heads_flatten_channels_first(archive):
-    """The fully connected layer sees (128, 4, 4) flattened in Caffe and (4, 4, 128) here: the products agree."""
-    path, blobs = archive
-    fc = caffe_npz.read(path)[1]["aux1/fc/weight"]
-    x = np.random.default_rng(1).standard_normal((128, 4, 4))
-    expected = blobs["loss1/fc/weight"] @ x.reshape(-1)
-    np.testing.assert_allclose(x.transpose(1, 2, 0).reshape(-1) @ fc, expected, rtol=1e-6)
-
-
-def test_caffe_archive_becomes_a_network(archive):
-    loaded = weights.load_model(archive[0])
-    config = loaded.model.config
-    assert (config.variant, config.classes, config.heads) == ("caffe", 7, "both")
-    assert loaded.classes == tuple("0123456")
-    assert loaded.preprocessing.order == "BGR"
-
-
-def changed(archive, folder, change):
-    _path, blobs = archive
-    blobs = dict(blobs)
-    change(blobs)
-    np.savez(folder / "changed.npz", **blobs)
-    return folder / "changed.npz"
-
-
-@pytest.mark.parametrize(("change", "told"), [
-    (lambda blobs: blobs.pop("conv2/3x3/bias"), r"it lacks conv2/3x3/bias \(192,\)"),
-    (lambda blobs: blobs.pop("loss1/conv/bias"), r"it lacks loss1/conv/bias \(128,\)"),
-    (lambda blobs: blobs.update(extra=np.zeros((1, 2))), r"the network lacks extra \(1, 2\)"),
-    (lambda blobs: blobs.update({"conv1/7x7_s2/weight": np.zeros((7, 7, 3, 64))}),
-     r"conv1/7x7_s2/weight \(7, 7, 3, 64\) where the network has \(64, 3, 7, 7\)"),
-    (lambda blobs: blobs.update({"loss3/classifier/bias": np.zeros(8)}), r"loss3/classifier/weight \(7, 1024\)"),
-    (lambda blobs: blobs.clear(), r"it lacks conv1/7x7_s2/weight .* and 108 more"),
-])
-def test_archives_that_do_not_fit_are_refused(archive, tmp_path, change, told):
-    with pytest.raises(InputError, match=told) as error:
-        weights.load_model(changed(archive, tmp_path, change))
-    assert "changed.npz" in str(error.value)
-
-
-def test_archive_without_heads(archive, tmp_path):
-    def behead(blobs):
-        for name in [name for name in blobs if name.startswith(("loss1", "loss2"))]:
-            del blobs[name]
-
-    assert weights.load_model(changed(archive, tmp_path, behead)).model.config.heads == "none"
-
-
-def test_archives_are_never_unpickled(archive, tmp_path):
-    path = changed(archive, tmp_path, lambda blobs: blobs.update({"conv2/3x3/bias": np.array([{}], dtype=object)}))
-    with pytest.raises(InputError, match="not a readable"):
-        weights.load_model(path)
-
-
-def test_damaged_archives_are_refused(archive, tmp_path):
-    content = bytearray(archive[0].read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    for name, data in {"cut": content[:-1000], "changed": content}.items():
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(InputError, match="not a readable"):
-            weights.load_model(tmp_path / name)
-
-
 def test_loaded_network_computes_the_same(tmp_path):
     model = network().eval()
     x = Tensor(np.random.default_rng(0).normal(0, 60, (2, 32, 32, 3)).astype(np.float32))
-    again = store.load_model(saved(tmp_path, model)).model
+    again = weights.load_model(saved(tmp_path, model)).model
     np.testing.assert_array_equal(model(x).logits.data, again(x).logits.data)
+
+
+BATCH_NORM = ModelConfig(variant="torchvision", classes=3, image_size=64, width=0.0625, heads="none")
+
+
+def test_running_statistics_travel(tmp_path):
+    model = network(BATCH_NORM)
+    model.conv1.batch_norm.mean.data[...] = 3
+    path = tmp_path / "norm.h5"
+    weights.save_weights(path, model, preprocessing=preprocessing_of(BATCH_NORM), classes=CLASSES)
+    loaded = weights.load_model(path).model
+    assert set(loaded.state()) == set(model.state())
+    np.testing.assert_array_equal(loaded.conv1.batch_norm.mean.data, 3)
+
+
+def converted(dtype=np.float32) -> Weights:
+    model = network()
+    arrays = {name: array.astype(dtype) for name, array in model.state().items()}
+    source = Source("some.caffemodel", "Caffe model", "ab" * 32, {"conv1/weight": "conv1/7x7_s2/weight OIHW"},
+                    ("a note",))
+    return Weights(CONFIG, arrays, CLASSES, preprocessing_of(CONFIG), source)
+
+
+def test_where_weights_came_from_travels(tmp_path):
+    before = converted()
+    store.save(tmp_path / "x.h5", before)
+    assert store.read(tmp_path / "x.h5").weights.source == before.source
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_weights_keep_the_precision_they_were_trained_in(tmp_path, dtype):
+    before = converted(dtype)
+    store.save(tmp_path / "x.h5", before)
+    again = store.read(tmp_path / "x.h5").weights
+    for name, array in before.arrays.items():
+        assert again.arrays[name].dtype == dtype
+        np.testing.assert_array_equal(again.arrays[name], array)
+    assert weights.load_model(tmp_path / "x.h5").model.conv1.weight.dtype == np.float32, "computing is the config's"
+
+
+def test_averaged_weights_are_what_is_tested(tmp_path):
+    before = converted()
+    averaged = {name: array / 2 for name, array in before.arrays.items()}
+    store.save(tmp_path / "x.h5", before, averaged=averaged)
+    tested, raw = weights.load_model(tmp_path / "x.h5"), weights.load_model(tmp_path / "x.h5", raw=True)
+    np.testing.assert_array_equal(tested.model.conv1.weight.data, averaged["conv1/weight"])
+    np.testing.assert_array_equal(raw.model.conv1.weight.data, before.arrays["conv1/weight"])
+    assert not tested.arrays, "they are no foreign arrays"

@@ -1,0 +1,72 @@
+"""The files that commands are given: weights by path or by the name they are published under, and what is written."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.preprocess import PREPROCESSINGS, Preprocessing
+from googlenet.config import ModelConfig
+from googlenet.weights import fetch
+from minigrad.errors import InputError
+
+WEIGHTS_HELP = f"weights of any format that is read, or {', '.join(fetch.PUBLISHED)}: published ones, which are fetched"
+PREPROCESS_HELP = "how images become the network's input, instead of what belongs to the weights"
+
+
+def add_image_size(parser: argparse.ArgumentParser) -> None:
+    """Add --image-size."""
+    parser.add_argument("--image-size", type=int, default=224, metavar="S",
+                        help="side of the network's input, where the file does not tell it (default %(default)s)")
+
+
+def path_of(text: str) -> Path:
+    """Return the path of weights: `text` itself, or of the published ones of this name, fetched under a bar."""
+    with fetching(text) as progress:
+        return fetch.resolve(text, progress)
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[fetch.Progress]:
+    """Show a bar of bytes, which appears with the first of them; the block gets what to call as they come."""
+    bars: list[tqdm] = []
+
+    def progress(here: int, total: int | None) -> None:
+        if not bars:
+            bars.append(tqdm(total=total, initial=here, unit="B", unit_scale=True, desc=name))
+        bars[0].total = total
+        bars[0].update(here - bars[0].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def check_output(out: Path, endings: tuple[str, ...], source: Path, force: bool) -> None:
+    """Raise InputError where `out` has none of the endings, is the source, has no folder, or is there already."""
+    if out.suffix.lower() not in endings:
+        raise InputError(f"{out}: the file to write must end in {' or '.join(endings)}")
+    check_place(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"{out} is the file that is read: give another name for what is written")
+    if out.exists() and not force:
+        raise InputError(f"{out} is there already: give another name, or --force to overwrite it")
+
+
+def check_place(out: Path) -> None:
+    """Raise InputError where a file can't be written because there is no such folder, or it is one itself."""
+    if not out.parent.is_dir():
+        raise InputError(f"can't write {out}: there is no folder {out.parent}; make it first")
+    if out.is_dir():
+        raise InputError(f"can't write {out}: it is a folder; give the name of a file in it")
+
+
+def named_preprocessing(name: str, config: ModelConfig) -> Preprocessing:
+    """Return one of PREPROCESSINGS at the size of a network's input."""
+    return PREPROCESSINGS[name].at(config.image_size)

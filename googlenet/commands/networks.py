@@ -1,0 +1,55 @@
+"""Networks to predict with, as `predict` and evaluate.py open them: the flags, and what is told of each."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from data.preprocess import PREPROCESSINGS
+from googlenet.commands.files import PREPROCESS_HELP, WEIGHTS_HELP, add_image_size, named_preprocessing, path_of
+from googlenet.inference import Predictor
+from googlenet.weights import LoadedModel, read
+from googlenet.weights.files import sha256
+from googlenet.weights.inspection import OURS
+from googlenet.weights.weights import Weights
+from minigrad import hdf5
+
+
+class Network(NamedTuple):
+    """A network and what its file is; `told` is fit for JSON."""
+
+    predictor: Predictor
+    told: dict[str, str]
+
+    def __str__(self) -> str:
+        return "{file}: {variant} ({format}), {preprocessing}".format(**self.told)
+
+
+def add_flags(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    """Add --weights, --preprocess, --image-size and --raw."""
+    help_ = f"best.h5 of a run; {WEIGHTS_HELP}" + ("; several are an ensemble" if several else "")
+    parser.add_argument("--weights", nargs="+" if several else None, required=True, metavar="FILE", help=help_)
+    parser.add_argument("--preprocess", choices=PREPROCESSINGS, help=PREPROCESS_HELP)
+    add_image_size(parser)
+    parser.add_argument("--raw", action="store_true", help="the raw weights, where the file has averaged ones too")
+
+
+def open_network(text: str, flags: argparse.Namespace) -> Network:
+    """Open the weights that `text` names, as the flags of `add_flags` say. Raises InputError where they are none."""
+    path = path_of(text)
+    weights = read(path, image_size=flags.image_size).tested(flags.raw)
+    if flags.preprocess:
+        weights = replace(weights, preprocessing=named_preprocessing(flags.preprocess, weights.config))
+    loaded = LoadedModel(weights.model(str(path)), weights.classes, weights.preprocessing)
+    told = {"file": str(path), "variant": weights.config.variant, "format": _format(path, weights),
+            "sha256": sha256(path), "preprocessing": str(weights.preprocessing)}
+    return Network(Predictor(loaded), told)
+
+
+def _format(path: Path, weights: Weights) -> str:
+    source = weights.source
+    if not hdf5.is_ours(path):
+        return source.format if source else ""
+    return f"{OURS}, from {source.file}, {source.format}" if source else OURS
