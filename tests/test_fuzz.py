@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minigrad.errors import InputError
 from tests import fuzz
 
 FAULTS = {
@@ -78,6 +79,19 @@ def test_a_fault_is_found(faulty, monkeypatch, fault):
     assert [(failure.outcome, failure.number) for failure in summary.failures] == [(outcome, 2)]
     assert told in summary.failures[0].told
     assert (faulty.process is None) is (outcome in ("hang", "crash", "memory"))  # the next one begins anew
+
+
+def test_a_whole_file_that_is_refused_is_found(tmp_path):
+    class Form:
+        def damaged(self, number: int, seed: int, folder: Path) -> tuple[fuzz.Case, Path]:
+            return fuzz.Case(folder / "a", folder / "a", ()), folder / "a"
+
+        def expected(self, case: fuzz.Case) -> dict[str, np.ndarray]:
+            raise InputError("a is damaged")
+
+    result = fuzz._attempt(Form(), 5, 0, tmp_path, 2.0)
+    assert (result.number, result.outcome, result.told) == (5, "refused", "the whole file: a is damaged")
+    assert result.outcome not in fuzz.GOOD
 
 
 def test_a_fault_ends_no_run(faulty):

@@ -16,6 +16,7 @@ from googlenet.weights.formats import (
     tensorflow_checkpoint,
     torch_pickle,
 )
+from googlenet.weights.formats.wording import DAMAGED
 from minigrad.errors import InputError
 
 START = 4096  # bytes that a format is recognised by
@@ -39,5 +40,5 @@ def read(path: Path) -> Contents:
             return each.read(path)
     what = "is empty" if not start and path.is_file() else f"begins with {start[:16]!r}"
     raise InputError(f"{path} {what}: it is no weight file of a known format (HDF5 of this program or Keras, Caffe, "
-                     "PyTorch, safetensors, TensorFlow, ONNX, NumPy, MATLAB), or its beginning is damaged; use another "
-                     "copy")
+                     "PyTorch, safetensors, TensorFlow, ONNX, NumPy, MATLAB), or its beginning is damaged: "
+                     f"{DAMAGED}")

@@ -25,7 +25,10 @@ import numpy as np
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole, write_whole
 from googlenet.weights.formats import protobuf
-from googlenet.weights.formats.protobuf import Field
+from googlenet.weights.formats.elements import shape_of
+from googlenet.weights.formats.message_kind import kind_of
+from googlenet.weights.formats.protobuf import Field, last
+from googlenet.weights.formats.wording import DAMAGED, shown, shown_shape
 from minigrad.errors import InputError
 
 SHAPE = {1: Field("dim", "ints")}
@@ -39,7 +42,6 @@ V1_LAYER = {1: Field("layer", "bytes"), 4: Field("name", "string"), 5: Field("ty
 NET = {1: Field("name", "string"), 2: Field("layers", "message", V1_LAYER), 100: Field("layer", "message", LAYER)}
 
 LEGACY = ("num", "channels", "height", "width")
-MOST_AXES = 32  # of a blob, in Caffe
 BLOBS = ("weight", "bias")
 TYPES = {4: "Convolution", 2: "InnerProduct"}  # by the axes of a weight
 V1_TYPES = {4: "Convolution", 14: "InnerProduct"}  # by version 1's numbers
@@ -48,12 +50,12 @@ AXES = {("Convolution", 1): 1, ("InnerProduct", 0): 2, ("InnerProduct", 1): 1}  
 
 def recognise(start: bytes, path: Path) -> bool:
     """Return whether a file is a Caffe network or mean image."""
-    return protobuf.kind_of(path) in ("caffe", "caffe mean")
+    return kind_of(path) in ("caffe", "caffe mean")
 
 
 def recognise_mean(start: bytes, path: Path) -> bool:
     """Return whether a file is a Caffe mean image."""
-    return protobuf.kind_of(path) == "caffe mean"
+    return kind_of(path) == "caffe mean"
 
 
 def read(path: str | PathLike[str]) -> Contents:
@@ -62,7 +64,7 @@ def read(path: str | PathLike[str]) -> Contents:
     Raises InputError for a file that can't be read or is damaged, for layers of version 0 or of two versions, and for
     blobs whose values are missing or don't fit their shape."""
     content = read_whole(path)
-    if protobuf.kind_of(content) == "caffe mean":
+    if kind_of(content) == "caffe mean":
         return Contents("Caffe mean image", {"mean": _mean(content, str(path))})
     net = protobuf.parse(content, NET, str(path))
     version = _version(net, str(path))
@@ -101,13 +103,13 @@ def _version(net: dict[str, Any], where: str) -> int:
 def _arrays(layers: list[dict[str, Any]], where: str) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for layer in layers:
-        layer_name = layer["name"][-1] if layer["name"] else ""
+        layer_name = last(layer["name"], "")
         for index, blob in enumerate(layer["blobs"]):
             name = f"{layer_name}/{BLOBS[index] if index < len(BLOBS) else index}"
             if not layer_name or name in arrays:
                 raise InputError(f"{where} has {'two layers' if layer_name else 'a layer'} with weights "
                                  f"named {layer_name!r}: give each its own name")
-            arrays[name] = _array(blob, AXES.get((_type(layer), index), 4), f"{where}: {name}")
+            arrays[name] = _array(blob, AXES.get((_type(layer), index), 4), f"{where}: {shown(name)}")
     if not arrays:
         raise InputError(f"{where} has {len(layers)} layers and no weights: it describes a network; "
                          "give the file that training wrote")
@@ -115,7 +117,7 @@ def _arrays(layers: list[dict[str, Any]], where: str) -> dict[str, np.ndarray]:
 
 
 def _type(layer: dict[str, Any]) -> str:
-    written = layer["type"][-1] if layer["type"] else ""
+    written = last(layer["type"], "")
     return written if isinstance(written, str) else V1_TYPES.get(written, "")
 
 
@@ -123,17 +125,14 @@ def _array(blob: dict[str, Any], axes: int, where: str) -> np.ndarray:
     """Return a blob's values in its shape; one of four numbers keeps only its last `axes`, where those before are 1."""
     values = blob["double_data"] if blob["double_data"].size else blob["data"]
     if any(blob[number] for number in LEGACY):
-        shape = tuple(blob[number][-1] if blob[number] else 0 for number in LEGACY)
-        shape = shape[-axes:] if set(shape[:-axes]) <= {1} else shape
+        sizes = [last(blob[number], 0) for number in LEGACY]
+        sizes = sizes[-axes:] if set(sizes[:-axes]) <= {1} else sizes
     else:
-        shape = tuple(blob["shape"][-1]["dim"]) if blob["shape"] else ()
-    if not values.size or len(shape) > MOST_AXES or min(shape, default=0) < 0 or math.prod(shape) != values.size:
-        raise InputError(f"{where} has {values.size} values for the shape {_told(shape)}: use another copy of the file")
+        sizes = last(blob["shape"], {"dim": []})["dim"]
+    shape = shape_of(sizes)
+    if shape is None or not values.size or math.prod(shape) != values.size:
+        raise InputError(f"{where} has {values.size} values for the shape {shown_shape(sizes)}: {DAMAGED}")
     return values.reshape(shape)
-
-
-def _told(shape: tuple[int, ...]) -> str:
-    return str(shape) if len(shape) <= MOST_AXES else f"of {len(shape)} axes"
 
 
 def _mean(content: memoryview, where: str) -> np.ndarray:

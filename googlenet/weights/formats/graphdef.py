@@ -21,8 +21,11 @@ import numpy as np
 from googlenet.model import HEADS, NORMALISED, VARIANTS, Row
 from googlenet.weights.contents import Contents, Graph
 from googlenet.weights.files import read_whole
-from googlenet.weights.formats.protobuf import Field, Schema, kind_of, parse
-from googlenet.weights.formats.tensorflow_tensor import BFLOAT16, SHAPE, STRING, TENSOR, WIDENED, Tensors
+from googlenet.weights.formats.elements import BFLOAT16, told_widened
+from googlenet.weights.formats.message_kind import kind_of
+from googlenet.weights.formats.protobuf import Field, Schema, last, parse
+from googlenet.weights.formats.tensorflow_tensor import DTYPES, SHAPE, STRING, TENSOR, Tensors
+from googlenet.weights.formats.wording import DAMAGED, quoted, shown
 from googlenet.weights.schemes import SCHEMES
 from minigrad.errors import InputError
 
@@ -54,8 +57,7 @@ class Node:
 
     def get(self, name: str, kind: str, default: Any) -> Any:
         """Return an attribute, of a kind of VALUE's fields, or its default where the file leaves it out."""
-        values = self.attributes.get(name, {}).get(kind)
-        return values[-1] if values else default
+        return last(self.attributes.get(name, {}).get(kind, []), default)
 
     def ints(self, name: str, default: list[int]) -> list[int]:
         """Return an attribute that is a list of integers."""
@@ -87,33 +89,33 @@ def read(path: Path) -> Contents:
         graph, arithmetic = walk.graph(), walk.arithmetic
     arrays = {name: array for name, array in constants.items()
               if array.ndim and array.dtype.kind == "f" and name not in arithmetic}
-    return Contents("TensorFlow graph", arrays, tuple(notes), graph)
+    return Contents("TensorFlow graph", arrays, notes, graph)
 
 
 def _nodes(message: dict[str, Any], where: str) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for each in message["node"]:
-        name, op = ((each[part] or [""])[-1] for part in ("name", "op"))
+        name, op = last(each["name"], ""), last(each["op"], "")
         if name in nodes:
-            raise InputError(f"{where} has two nodes named {name}: use another copy of the file")
+            raise InputError(f"{where} has two nodes named {shown(name)}: {DAMAGED}")
         inputs = tuple(source for source in each["input"] if not source.startswith("^"))
-        attributes = {(entry["key"] or [""])[-1]: entry["value"][-1] for entry in each["attr"] if entry["value"]}
+        attributes = {last(entry["key"], ""): entry["value"][-1] for entry in each["attr"] if entry["value"]}
         nodes[name] = Node(name, op, inputs, attributes)
     return nodes
 
 
-def _constants(nodes: dict[str, Node], where: str) -> tuple[dict[str, np.ndarray], list[str]]:
+def _constants(nodes: dict[str, Node], where: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Return the values of all constants that are numbers, and notes on those that were converted."""
-    tensors, found, notes = Tensors(where), {}, []
+    tensors, found, widened = Tensors(where), {}, []
     for node in nodes.values():
         tensor = node.get("value", "tensor", None)
         if node.op != "Const" or tensor is None or tensor["dtype"][-1:] in ([], [STRING]):
             continue
         number = tensor["dtype"][-1]
         found[node.name] = tensors.from_proto(tensor, number, tensors.shape_of(tensor["shape"], node.name), node.name)
-        if number == BFLOAT16:
-            notes.append(f"{node.name}: {WIDENED}")
-    return found, notes
+        if DTYPES[number] == BFLOAT16:
+            widened.append(node.name)
+    return found, told_widened(widened)
 
 
 def _weight(variant: str, layer: str, array: str = "weight") -> str:
@@ -148,7 +150,7 @@ class _Walk:
                 self.head(head, stages[stage])
         mean, std = self.image(node)
         if len(set(self.lrn.values())) > 1:
-            told = ", ".join(f"{name} {text}" for name, text in self.lrn.items())
+            told = ", ".join(f"{shown(name)} {text}" for name, text in self.lrn.items())
             raise InputError(f"{self.where}: its local response normalisations differ (size alpha beta k: {told}): "
                              "expected the same constants in both")
         return Graph(self.variant, lrn="".join(list(self.lrn.values())[:1]), mean=mean, std=std)
@@ -177,7 +179,7 @@ class _Walk:
     def global_average(self, node: Node, row: Row) -> Node:
         if node.op == "Mean":
             axes = self.constants.get(self.origin(node.inputs[-1]), np.zeros(0))
-            self.expect(node, "Mean", axes=(sorted(axes.ravel().tolist()), [1, 2]))
+            self.expect(node, "Mean", axes=(sorted(axes.ravel()[:3].tolist()), [1, 2]))
             return self.source(node)
         return self.pool(node, "AvgPool", row.kernel, None, "VALID")
 
@@ -199,7 +201,8 @@ class _Walk:
                   self.layer(y_5x5, f"{name}/conv_5x5_reduce", 1), self.pool(y_pool, "MaxPool", 3, 1, "SAME")]
         for branch in inputs[1:]:
             if branch.name != inputs[0].name:
-                self.differs(branch, f"begins a branch of {name}", f"{inputs[0].name}, where another branch begins")
+                self.differs(branch, f"begins a branch of {name}",
+                             f"{shown(inputs[0].name)}, where another branch begins")
         return inputs[0]
 
     def convolutions(self, node: Node, row: Row) -> Node:
@@ -225,7 +228,7 @@ class _Walk:
         node = self.fully_connected(self.source(node), f"{head}/fc")
         node = self.pool(self.layer(node, f"{head}/conv", 1), "AvgPool", 5, 3, "VALID")
         if node.name != stage.name:
-            self.differs(node, f"is what {head} begins behind", stage.name)
+            self.differs(node, f"is what {head} begins behind", shown(stage.name))
 
     # Operations.
 
@@ -258,7 +261,7 @@ class _Walk:
         at = 0 if node.op == "Concat" else -1
         axis = self.constants.get(self.origin(node.inputs[at]), np.zeros(0)) if node.inputs else np.zeros(0)
         if axis.size != 1 or int(axis.ravel()[0]) not in (3, -1):
-            self.differs(node, f"joins along axis {axis.tolist()}", "3")
+            self.differs(node, f"joins along axis {axis.ravel()[:3].tolist()}", "3")
         return node.inputs[1:] if node.op == "Concat" else node.inputs[:-1]
 
     def local_response_norm(self, node: Node) -> Node:
@@ -280,29 +283,35 @@ class _Walk:
         return self.other(node, bias)
 
     def batch_norm(self, node: Node, layer: str) -> Node:
-        """Return the input of slim's batch norm: one operation, or the seven that it is without one.
-
-        The seven are (x * scale) + (beta - mean * scale), where scale is (variance + epsilon)^(-1/2)."""
+        """Return the input of slim's batch norm: one operation, or the seven that it is without one."""
         beta, mean, variance = (_weight(self.variant, layer, f"batch_norm/{name}")
                                 for name in ("beta", "mean", "variance"))
         if node.op in BATCH_NORM:
-            self.expect(node, node.op, is_training=(node.get("is_training", "bool", 1), 0),
-                        **{"data_format": (node.text("data_format", "NHWC"), "NHWC")})
-            self.require_epsilon(node, node.get("epsilon", "float", 1e-4))
-            origins = [self.origin(source) for source in node.inputs]
-            self.expect(node, node.op, inputs=(origins[2:], [beta, mean, variance]))
-            gamma = self.constants.get(origins[1], np.zeros(1))
-            if (gamma != 1).any():
-                self.differs(node, f"scales by {origins[1]}", "ones: slim's batch norm has no gamma")
-            self.arithmetic.add(origins[1])
-            return self.source(node)
+            return self.fused_norm(node, beta, mean, variance)
+        return self.spelled_norm(node, beta, mean, variance)
+
+    def fused_norm(self, node: Node, beta: str, mean: str, variance: str) -> Node:
+        """Return the input of a batch norm in one operation: image, gamma, beta, mean, variance."""
+        self.expect(node, node.op, is_training=(node.get("is_training", "bool", 1), 0),
+                    data_format=(node.text("data_format", "NHWC"), "NHWC"))
+        self.require_epsilon(node, node.get("epsilon", "float", 1e-4))
+        origins = [self.origin(source) for source in node.inputs]
+        self.expect(node, node.op, inputs=(origins[2:], [beta, mean, variance]))
+        gamma = self.constants.get(origins[1], np.zeros(1))
+        if (gamma != 1).any():
+            self.differs(node, f"scales by {shown(origins[1])}", "ones: slim's batch norm has no gamma")
+        self.arithmetic.add(origins[1])
+        return self.source(node)
+
+    def spelled_norm(self, node: Node, beta: str, mean: str, variance: str) -> Node:
+        """Return x of (x * scale) + (beta - mean * scale), where scale is (variance + epsilon)^(-1/2)."""
         if node.op not in ADD or len(node.inputs) != 2:
             self.expect(node, BATCH_NORM[0])
         product, shift = map(self.resolved, node.inputs)
         self.expect(product, "Mul")
         self.expect(shift, "Sub", inputs=(len(shift.inputs), 2))
         if self.origin(shift.inputs[0]) != beta:
-            self.differs(shift, f"subtracts from {shift.inputs[0]}", beta)
+            self.differs(shift, f"subtracts from {shown(shift.inputs[0])}", beta)
         scaled_mean = self.resolved(shift.inputs[1])
         self.expect(scaled_mean, "Mul")
         scale = self.other(scaled_mean, mean)
@@ -352,7 +361,7 @@ class _Walk:
             self.arithmetic.add(constant[0])
             yield node, np.broadcast_to(self.constants[constant[0]].astype(np.float64).ravel(), 3)
             node = self.other(node, constant[0])
-        self.differs(node, f"is {node.op}, before the first convolution",
+        self.differs(node, f"is {shown(node.op)}, before the first convolution",
                      "an image and, between them, a constant that is added, subtracted, multiplied or divided by")
 
     # Following edges.
@@ -361,7 +370,7 @@ class _Walk:
         """Return the node that an input names, "name" or "name:0"."""
         name = source.removesuffix(":0")
         if name not in self.nodes:
-            raise InputError(f"{self.where}: no node has the output {source!r}: use another copy of the file")
+            raise InputError(f"{self.where}: no node has the output {quoted(source)}: {DAMAGED}")
         return self.nodes[name]
 
     def resolved(self, source: str, passed: tuple[str, ...] = SAME_VALUES) -> Node:
@@ -371,7 +380,7 @@ class _Walk:
             if node.op not in passed or not node.inputs:
                 return node
             node = self.node(node.inputs[0])
-        raise InputError(f"{self.where}: node {node.name} follows itself: use another copy of the file")
+        raise InputError(f"{self.where}: node {shown(node.name)} follows itself: {DAMAGED}")
 
     def origin(self, source: str) -> str:
         """Return the name of the node that an input comes from."""
@@ -380,7 +389,7 @@ class _Walk:
     def source(self, node: Node, passed: tuple[str, ...] = SAME_VALUES) -> Node:
         """Return where a node's first input comes from, of a concatenation and the like; InputError without one."""
         if not node.inputs:
-            self.differs(node, f"is {node.op} without an input", "a layer of the network")
+            self.differs(node, f"is {shown(node.op)} without an input", "a layer of the network")
         return self.resolved(node.inputs[0], passed)
 
     def other(self, node: Node, name: str) -> Node:
@@ -388,27 +397,28 @@ class _Walk:
         first, *rest = [self.resolved(source) for source in node.inputs] or [node]
         if len(rest) == 1 and name in (first.name, rest[0].name):
             return first if rest[0].name == name else rest[0]
-        self.differs(node, f"is {node.op} of {', '.join(node.inputs) or 'nothing'}", f"{name} as one of two inputs")
+        self.differs(node, f"is {shown(node.op)} of {', '.join(map(shown, node.inputs)) or 'nothing'}",
+                     f"{shown(name)} as one of two inputs")
 
     def require_weight(self, node: Node, index: int, layer: str) -> np.ndarray:
         """Return a layer's weight, which must be the node's input."""
         name = _weight(self.variant, layer)
         found = self.origin(node.inputs[index]) if index < len(node.inputs) else "nothing"
         if found != name or name not in self.constants:
-            self.differs(node, f"has the weight {found}", name)
+            self.differs(node, f"has the weight {shown(found)}", name)
         return self.constants[name]
 
     def expect(self, node: Node, op: str, **attributes: tuple[Any, Any]) -> None:
         """Raise InputError where a node is of another kind, or one of its attributes (found, expected) differs."""
         if node.op != op:
-            self.differs(node, f"is {node.op}", op)
+            self.differs(node, f"is {shown(node.op)}", op)
         for name, (found, expected) in attributes.items():
             if found != expected:
-                self.differs(node, f"({op}) has {name} {found}", str(expected))
+                self.differs(node, f"({op}) has {name} {shown(str(found))}", str(expected))
 
     def differs(self, node: Node, found: str, expected: str) -> NoReturn:
-        raise InputError(f"{self.where}: node {node.name} {found}, where {self.variant} has {expected}: give the graph "
-                         "as it was published, or convert a checkpoint")
+        raise InputError(f"{self.where}: node {shown(node.name)} {found}, where {self.variant} has {expected}: give "
+                         "the graph as it was published, or convert a checkpoint")
 
 
 Triple = tuple[float, float, float]

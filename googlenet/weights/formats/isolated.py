@@ -23,6 +23,7 @@ import numpy as np
 
 from googlenet.weights.files import read_whole
 from googlenet.weights.formats.hdf5_child import HEAD, LENGTH, TYPES
+from googlenet.weights.formats.wording import DAMAGED
 from minigrad.errors import InputError
 
 BEYOND = 128 * 2**20  # bytes that the arrays may have more than the file; compressed weights have a tenth more
@@ -30,7 +31,6 @@ PATIENCE, SPEED = 1.2, 8e6  # seconds that any file may take, and bytes in each 
 START = 20.0  # seconds that the child may take to start, on a busy machine or a slow disk
 LONGEST_HEADER = 2**27
 MISBEHAVED = (EOFError, OSError, KeyError, TypeError, ValueError, AttributeError)  # of answers that break off
-DAMAGED = "copy or download it again"
 
 _kept: Child | None = None  # what kept_child keeps
 
@@ -207,4 +207,6 @@ def _end(process: subprocess.Popen[bytes], late: bool) -> str:
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text).split())
+    """Return what the child says, in which names out of the file may stand, as one printable line."""
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else ascii(line)[1:-1]

@@ -24,6 +24,7 @@ import numpy as np
 
 from googlenet.weights.contents import Contents
 from googlenet.weights.formats import isolated
+from googlenet.weights.formats.wording import shown
 from minigrad.errors import InputError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -42,27 +43,35 @@ def read(path: Path) -> Contents:
     """Return the layers' arrays; raises InputError for a file that is damaged or has none."""
     tree = isolated.read_tree(path)
     root = WHOLE_MODEL if WHOLE_MODEL in tree.attributes else ""
-    inside = {name.removeprefix(f"{root}/"): array for name, array in tree.arrays.items()
+    inside = {_below(root, name): array for name, array in tree.arrays.items()
               if not root or name.startswith(f"{root}/")}
     if not inside:
         raise InputError(f"{path} is HDF5 without arrays of numbers: give a file that Keras's save_weights wrote")
-    layers = {name.removeprefix(root).lstrip("/"): name.removeprefix(root).lstrip("/")
-              for name, texts in tree.attributes.items() if any(LISTS.fullmatch(text) for text in texts)}
-    layers |= {name.removesuffix("/vars"): texts["name"][0] for name, texts in tree.attributes.items()
-               if name.endswith("/vars") and len(texts.get("name", [])) == 1}
+    layers = _layers(tree, root)
     arrays: dict[str, np.ndarray] = {}
     for name, array in inside.items():
         ours = _name(name, array, layers)
         if ours in arrays:
-            raise InputError(f"{path} has two arrays for {ours}, one of them {name}: write it again")
+            raise InputError(f"{path} has two arrays for {shown(ours)}, one of them {shown(name)}: write it again")
         arrays[ours] = array
-    notes = tree.notes
-    if len(inside) < len(tree.arrays):
-        notes = [*notes, f"{len(tree.arrays) - len(inside)} arrays outside {WHOLE_MODEL}, such as the optimiser's, "
-                 "were left out"]
+    outside = len(tree.arrays) - len(inside)
+    notes = [f"{outside} arrays outside {WHOLE_MODEL}, such as the optimiser's, were left out"] if outside else []
     texts = {**tree.attributes.get("", {}), **tree.attributes.get(root, {})}
     metadata = {name: text[0] for name, text in texts.items() if len(text) == 1 and not LISTS.fullmatch(name)}
-    return Contents("Keras weights (HDF5)" if layers else "HDF5 file", arrays, tuple(notes), metadata=metadata)
+    return Contents("Keras weights (HDF5)" if layers else "HDF5 file", arrays, (*tree.notes, *notes),
+                    metadata=metadata)
+
+
+def _below(root: str, name: str) -> str:
+    return name.removeprefix(root).lstrip("/")
+
+
+def _layers(tree: isolated.Tree, root: str) -> dict[str, str]:
+    """Return the layers' names by their groups, which below `root` bear them but in .weights.h5."""
+    named = {_below(root, name) for name, texts in tree.attributes.items() if any(map(LISTS.fullmatch, texts))}
+    vars_ = {name.removesuffix("/vars"): texts["name"][0] for name, texts in tree.attributes.items()
+             if name.endswith("/vars") and len(texts.get("name", [])) == 1}
+    return {name: name for name in named} | vars_
 
 
 def _name(path: str, array: np.ndarray, layers: Mapping[str, str]) -> str:

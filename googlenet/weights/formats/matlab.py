@@ -26,10 +26,12 @@ import numpy as np
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole
 from googlenet.weights.formats import isolated
+from googlenet.weights.formats.elements import MOST_AXES, Order, shape_of
+from googlenet.weights.formats.wording import DAMAGED, quoted, shown
 from minigrad.errors import InputError
 
 HEADER = 128  # bytes: a text, then the version and the byte order
-ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
+ORDERS: dict[bytes, Order] = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
 BEYOND = 200 * 2**20  # bytes that may be unpacked beyond the file's size, and again that arrays may take
 MOST = 200_000  # elements; a GoogLeNet has some ten thousand
 DEPTH = 16  # structs and cells inside each other
@@ -39,7 +41,6 @@ INT8, INT32, UINT32, MATRIX, COMPRESSED = 1, 5, 6, 14, 15
 CELL, STRUCT, OBJECT, CHAR, DOUBLE = 1, 2, 3, 4, 6
 NUMBERS = {DOUBLE: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 COMPLEX = 0x800
-DAMAGED = "copy or download it again"
 
 # A MATLAB value: numbers an array, characters a str, a cell a list, a struct {field: [its value in each element]}.
 Value = Any
@@ -59,12 +60,12 @@ def read(path: Path) -> Contents:
     left: list[str] = []
     for name, array in _arrays(variables, left):
         if not name or name in arrays:
-            raise InputError(f"{path} has two arrays named {name!r}, or one without a name: save it again")
+            raise InputError(f"{path} has two arrays named {quoted(name)}, or one without a name: save it again")
         arrays[name] = array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
     if not arrays:
-        raise InputError(f"{path} has no arrays of numbers in its variables {', '.join(variables)[:200]}: give a "
+        raise InputError(f"{path} has no arrays of numbers in its variables {shown(', '.join(variables))}: give a "
                          "network of MatConvNet (params or layers), or variables that are arrays")
-    notes = (f"{', '.join(left)}: no weights, left out",) if left else ()
+    notes = (f"{', '.join(map(shown, left))}: no weights, left out",) if left else ()
     return Contents(f"MATLAB {'7.3' if newer else '5'}", arrays, notes, metadata=_metadata(variables))
 
 
@@ -137,7 +138,7 @@ class _Reader:
                 raise self._damaged(f"a variable is of type {kind}")
             name, value = self._matrix(data, 0)
             if name in variables:
-                raise self._damaged(f"two variables are named {name!r}")
+                raise self._damaged(f"two variables are named {quoted(name)}")
             variables[name] = value
         return variables
 
@@ -184,7 +185,7 @@ class _Reader:
         shape, position = self._integers(content, position, INT32)
         kind, data, position = self._element(content, position)
         name = bytes(data).decode("latin-1")
-        if not flags or not 2 <= len(shape) <= 32 or min(shape) < 0 or kind != INT8:
+        if not flags or not 2 <= len(shape) <= MOST_AXES or min(shape) < 0 or kind != INT8:
             raise self._damaged("a matrix has no proper shape or name")
         of, rest = flags[0] & 0xFF, content[position:]
         if of in NUMBERS:
@@ -208,10 +209,10 @@ class _Reader:
         kind, data, _ = self._element(content, 0)
         stored = STORAGE.get(kind)
         if stored is None or is_complex:
-            raise self._damaged(f"{name!r} is complex, or stored as type {kind}")
+            raise self._damaged(f"{quoted(name)} is complex, or stored as type {kind}")
         count = math.prod(shape)
-        if count * np.dtype(stored).itemsize != len(data) or math.prod(max(axis, 1) for axis in shape) > 2**40:
-            raise self._damaged(f"{name!r} is {tuple(shape)}, but {len(data):,} bytes of {stored} are there")
+        if count * np.dtype(stored).itemsize != len(data) or shape_of(shape) is None:
+            raise self._damaged(f"{quoted(name)} is {tuple(shape)}, but {len(data):,} bytes of {stored} are there")
         self.numbers -= count * np.dtype(NUMBERS[of]).itemsize
         if self.numbers < 0:
             raise InputError(f"{self.where} has more numbers than its size and {BEYOND:,} bytes: save it with -v6")
@@ -261,7 +262,14 @@ def _of_hdf5(path: Path) -> dict[str, Value]:
         above, _, last = name.rpartition("/")
         groups.setdefault(above, []).append(last)
 
+    found: dict[str, Value] = {}  # each made once: references upon references to one cell would multiply
+
     def value(name: str, depth: int) -> Value:
+        if name not in found:
+            found[name] = made(name, depth)
+        return found[name]
+
+    def made(name: str, depth: int) -> Value:
         if depth > DEPTH:
             raise InputError(f"{path} is damaged: more than {DEPTH} structs and cells stand inside each other: "
                              f"{DAMAGED}")
@@ -270,14 +278,14 @@ def _of_hdf5(path: Path) -> dict[str, Value]:
         if name not in tree.arrays:
             return {field: elements(f"{name}/{field}", depth) for field in groups.get(name, [])}
         array = tree.arrays[name]
-        return "".join(map(chr, array.reshape(-1).astype(np.uint16))) if kind(name) == "char" else array.T
+        return array.astype("<u2").tobytes().decode("utf-16-le", "replace") if kind(name) == "char" else array.T
 
     def kind(name: str) -> str:
         return "".join(tree.attributes.get(name, {}).get("MATLAB_class", []))
 
     def elements(field: str, depth: int) -> list[Value]:
         """The field's value in each element; a struct of one element has it in place."""
-        found = value(field, depth + 1)
-        return found if field in tree.references and kind(field) != "cell" else [found]
+        values = value(field, depth + 1)
+        return values if field in tree.references and kind(field) != "cell" else [values]
 
     return {name: value(name, 0) for name in groups.get("", []) if not name.startswith("#")}

@@ -22,20 +22,20 @@ import numpy as np
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole, write_whole
 from googlenet.weights.formats import zipped
+from googlenet.weights.formats.elements import shape_of
+from googlenet.weights.formats.wording import quoted, shown
 from minigrad.errors import InputError
 
 FORMAT = "NumPy archive"
 BEYOND = 400 * 2**20  # bytes that the arrays may have more than the archive: one of zeros is a thousandth of its arrays
 LONGEST_HEADER = 1000  # characters; an array of 64 axes has some 700
-MOST_AXES = 32  # NumPy 1's
-LARGEST = 2**40  # values; NumPy can't hold the shape (2**40, 2**40, 0) though it has none
 NUMBERS = re.compile(r"[<>=|]?([fiu][1248]|b1)")
 TEXTS = re.compile(r"[<>=|]?[US][1-9]\d{0,5}")
 
 
 def recognise(start: bytes, path: Path) -> bool:
     """Return whether a file is a zip archive whose first member is a .npy file, or an empty one."""
-    return start.startswith(b"PK\x05\x06") or zipped.first_name(start).endswith(".npy")
+    return start.startswith(zipped.END_MARK) or zipped.first_name(start).endswith(".npy")
 
 
 def read(path: Path) -> Contents:
@@ -43,7 +43,7 @@ def read(path: Path) -> Contents:
     arrays: dict[str, np.ndarray] = {}
     texts: dict[str, str] = {}
     for member in zipped.members(read_whole(path), str(path), BEYOND):
-        name, where = member.name.removesuffix(".npy"), f"{path}: {member.name[:zipped.SHOWN]}"
+        name, where = member.name.removesuffix(".npy"), f"{path}: {shown(member.name)}"
         if name == member.name or not name:
             raise InputError(f"{where} is no .npy array: give an archive that numpy.savez wrote")
         array = _array(zipped.unpack(member, str(path)), where)
@@ -93,10 +93,8 @@ def _header(content: memoryview, where: str) -> tuple[str, bool, tuple[int, ...]
     if descr == "|O":
         raise InputError(f"{where} is pickled objects, which could run code and are not read: save arrays of numbers")
     if not isinstance(descr, str) or not (NUMBERS.fullmatch(descr) or TEXTS.fullmatch(descr)):
-        raise InputError(f"{where} is of type {str(descr)[:zipped.SHOWN]!r}, which is not read: save it as float32")
-    if (not isinstance(fortran, bool) or not isinstance(shape, tuple) or len(shape) > MOST_AXES
-            or not all(type(axis) is int and axis >= 0 for axis in shape)
-            or math.prod(max(axis, 1) for axis in shape) > LARGEST):
+        raise InputError(f"{where} is of type {quoted(str(descr))}, which is not read: save it as float32")
+    if not isinstance(fortran, bool) or not isinstance(shape, tuple) or shape_of(shape) is None:
         raise InputError(f"{where} has a header that describes no array: write it again")
     return descr, fortran, shape, begin + length
 

@@ -11,14 +11,13 @@ nest at most DEEPEST deep, and a model of more than MOST_FIELDS fields is refuse
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from googlenet.weights.formats.wording import DAMAGED
 from minigrad.errors import InputError
 
 DEEPEST = 64
@@ -39,6 +38,15 @@ class Field(NamedTuple):
     name: str
     kind: str
     schema: Callable[[], Schema] | Schema | None = None
+
+
+class Span(NamedTuple):
+    """A field in a message's bytes: where its content starts and stops, without the key and the length."""
+
+    number: int
+    wire: int
+    start: int
+    stop: int
 
 
 # The wire types that a kind may have; the last of them is the one that is written.
@@ -66,10 +74,45 @@ def parse(content: Buffer, schema: Schema, where: str) -> dict[str, Any]:
     return reader.message(0, len(reader.content), schema, 0)
 
 
-def top_level(content: Buffer) -> list[tuple[int, int]] | None:
-    """Return (number, wire type) of all fields of the outermost message; None where they are malformed."""
-    fields, whole = _spans(content)
-    return [(number, wire) for number, wire, _start, _stop in fields] if whole else None
+def last(values: Any, default: Any) -> Any:
+    """Return the last value of a field, the one that counts where it can have but one, or what stands for none."""
+    return values[-1] if len(values) else default
+
+
+def spans(content: Buffer, at: int = 0, end: int | None = None) -> tuple[list[Span], bool]:
+    """Return the fields of a message up to the first that is malformed, and whether there is none.
+
+    A last field that was cut is returned as far as it goes."""
+    reader = _Reader(content, "")
+    end = len(reader.content) if end is None else end
+    found: list[Span] = []
+    try:
+        while at < end:
+            number, wire, _value, start, at = reader.field(at, end)
+            found.append(Span(number, wire, min(start, end), min(at, end)))
+    except InputError:
+        return found, False
+    return found, at == end
+
+
+def varint(content: memoryview, at: int, end: int) -> tuple[int, int]:
+    """Return an unsigned number of up to 64 bits, and where it stops; ValueError, which says why, where there is none.
+
+    It has seven bits a byte, the lowest first; all its bytes but the last have the eighth bit set."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            raise ValueError("a number is cut short")
+        byte = content[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            break
+    else:
+        raise ValueError("a number is more than 10 bytes long")
+    if value >= 2**64:
+        raise ValueError("a number has more than 64 bits")
+    return value, at
 
 
 class _Reader:
@@ -135,21 +178,10 @@ class _Reader:
         return number, wire, 0, at, at + size
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
-        """Return an unsigned number of up to 64 bits, and where it stops."""
-        start, value = at, 0
-        for shift in range(0, 70, 7):
-            if at >= end:
-                self.fail(start, "a number is cut short")
-            byte = self.content[at]
-            value |= (byte & 127) << shift
-            at += 1
-            if byte < 128:
-                break
-        else:
-            self.fail(start, "a number is more than 10 bytes long")
-        if value >= 2**64:
-            self.fail(start, "a number has more than 64 bits")
-        return value, at
+        try:
+            return varint(self.content, at, end)
+        except ValueError as error:
+            self.fail(at, str(error))
 
     def varints(self, start: int, stop: int) -> list[int]:
         """Return packed varints."""
@@ -208,7 +240,7 @@ class _Reader:
             self.fail(start, f"{field.name} is no text")
 
     def fail(self, at: int, what: str) -> NoReturn:
-        raise InputError(f"{self.where} is damaged at byte {at}: {what}; use another copy of the file")
+        raise InputError(f"{self.where} is damaged at byte {at}: {what}; {DAMAGED}")
 
 
 def _signed(value: int) -> int:
@@ -219,84 +251,6 @@ def _joined(parts: list[np.ndarray], kind: str) -> np.ndarray:
     """Return one array of the parts in the machine's byte order: the only part itself where it can be."""
     joined = np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else NONE[kind]
     return joined.astype(NONE[kind].dtype, copy=False)
-
-
-# Which framework's message a file holds. Protocol buffers have no magic number: the fields tell.
-
-Span = tuple[int, int, int, int]  # number, wire type, start, stop
-
-# The wire types of the fields that each message has; others may be there, as forks of the frameworks add some.
-NET_PARAMETER = {1: (2,), 2: (2,), 3: (2,), 4: (0, 2), 5: (0,), 6: (2,), 7: (0,), 8: (2,), 100: (2,)}
-BLOB_PROTO = {1: (0,), 2: (0,), 3: (0,), 4: (0,), 5: (2, 5), 6: (2, 5), 7: (2,), 8: (1, 2), 9: (1, 2)}
-MODEL_PROTO = {1: (0,), 2: (2,), 3: (2,), 4: (2,), 5: (0,), 6: (2,), 7: (2,), 8: (2,), 14: (2,)}
-GRAPH_DEF = {1: (2,), 2: (2,), 3: (0,), 4: (2,)}
-LAYER = {1: (2,), 2: (2,), 7: (2,)}  # of Caffe: name, type, blobs
-V1_LAYER = {1: (2,), 2: (2,), 4: (2,), 5: (0,), 6: (2,)}  # V0's layer, bottom, name, type, blobs
-BLOB_SHAPE = {1: (0, 2)}
-NODE_DEF = {1: (2,), 2: (2,), 3: (2,), 4: (2,), 5: (2,)}
-GRAPH_PROTO = {1: (2,), 2: (2,), 5: (2,), 10: (2,), 11: (2,), 12: (2,), 13: (2,)}
-
-
-def kind_of(source: str | os.PathLike[str] | Buffer) -> str | None:
-    """Return which message a file, or its bytes, holds: "caffe", "caffe mean", "onnx", "graphdef"; None for no such.
-
-    It reads the outermost fields and a layer's, not the values. A file that was cut, or is damaged further on, is still
-    told by its fields before that, so that its reader can say what is wrong. Nothing is raised."""
-    if isinstance(source, memoryview | bytes | bytearray):
-        return _kind(source)
-    try:
-        with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, \
-                memoryview(mapped) as content:
-            return _kind(content)
-    except (OSError, ValueError):  # missing, a folder, empty
-        return None
-
-
-def _kind(content: Buffer) -> str | None:
-    fields, _whole = _spans(content)
-    have = {number for number, _wire, _start, _stop in fields}
-    if _fits(fields, GRAPH_DEF) and _has(content, fields, 1, NODE_DEF, {1, 2}):
-        return "graphdef"
-    if _fits(fields, MODEL_PROTO) and 1 in have and _has(content, fields, 7, GRAPH_PROTO, {1}):
-        return "onnx"
-    if _fits(fields, BLOB_PROTO) and have & {5, 8} and (have >= {1, 2, 3, 4} or
-                                                        _has(content, fields, 7, BLOB_SHAPE, {1})):
-        return "caffe mean"
-    if _fits(fields, NET_PARAMETER) and (_has(content, fields, 100, LAYER, {1}) or
-                                         _has(content, fields, 2, V1_LAYER, {4}) or
-                                         _has(content, fields, 2, V1_LAYER, {1})):
-        return "caffe"
-    return None
-
-
-def _spans(content: Buffer, at: int = 0, end: int | None = None) -> tuple[list[Span], bool]:
-    """Return the fields of a message up to the first that is malformed, and whether there is none.
-
-    A last field that was cut is returned as far as it goes."""
-    reader = _Reader(content, "")
-    end = len(reader.content) if end is None else end
-    spans: list[Span] = []
-    try:
-        while at < end:
-            number, wire, _value, start, at = reader.field(at, end)
-            spans.append((number, wire, min(start, end), min(at, end)))
-    except InputError:
-        return spans, False
-    return spans, at == end
-
-
-def _fits(fields: list[Span], known: Mapping[int, tuple[int, ...]]) -> bool:
-    return all(wire in known.get(number, (wire,)) for number, wire, _start, _stop in fields)
-
-
-def _has(content: Buffer, fields: list[Span], number: int, known: Mapping[int, tuple[int, ...]],
-         needed: set[int]) -> bool:
-    """Return whether the first message of that number is of the known fields, with all that are needed."""
-    for found, _wire, start, stop in fields:
-        if found == number:
-            inner, _whole = _spans(content, start, stop)
-            return _fits(inner, known) and {field[0] for field in inner} >= needed
-    return False
 
 
 # Writing.

@@ -20,7 +20,8 @@ import numpy as np
 
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole, write_whole
-from googlenet.weights.formats.elements import BFLOAT16, decode, item_size, shape_of
+from googlenet.weights.formats.elements import BFLOAT16, decode, item_size, shape_of, told_widened
+from googlenet.weights.formats.wording import DAMAGED, quoted
 from minigrad.errors import InputError
 
 # The format allows a header of 10**8 bytes, whose JSON could fill 3 GB. A GoogLeNet's has 40,000, and 1,100 brackets.
@@ -33,7 +34,6 @@ DTYPES = {"U64": "uint64", "I64": "int64", "F64": "float64", "F32": "float32", "
           "BF16": BFLOAT16, "F16": "float16", "U16": "uint16", "I16": "int16", "I8": "int8", "U8": "uint8",
           "BOOL": "bool"}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-DAMAGED = "the file is cut short or damaged, take another copy of it"
 
 
 class Entry(NamedTuple):
@@ -72,8 +72,7 @@ def read(path: Path) -> Contents:
                   for name, entry in entries.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    widened = any(entry.dtype == BFLOAT16 for entry in entries.values())
-    notes = ("its bfloat16 values are given as float32, exactly",) if widened else ()
+    notes = told_widened([name for name, entry in entries.items() if entry.dtype == BFLOAT16])
     return Contents("safetensors", arrays, notes, metadata=metadata)
 
 
@@ -123,7 +122,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         (twice, _), = Counter(name for name, _ in pairs).most_common(1)
-        raise InputError(f"its header has {twice[:80]!a} twice: {DAMAGED}")
+        raise InputError(f"its header has {quoted(twice)} twice: {DAMAGED}")
     return found
 
 
@@ -138,11 +137,11 @@ def _check_texts(texts: list[str]) -> None:
 def _entry(name: str, described: object) -> Entry:
     """Return what the header says of one array, whose offsets fit its shape."""
     fields = described if isinstance(described, dict) else {}
-    told, dtype, offsets = ascii(name[:80]), fields.get("dtype"), fields.get("data_offsets")
+    told, dtype, offsets = quoted(name), fields.get("dtype"), fields.get("data_offsets")
     if set(fields) != {"dtype", "shape", "data_offsets"} or not isinstance(dtype, str):
         raise InputError(f"its header has of {told} no dtype, shape and data_offsets: {DAMAGED}")
     if dtype not in DTYPES:
-        raise InputError(f"its array {told} is {dtype[:20]!a}, expected one of {', '.join(DTYPES)}: convert it")
+        raise InputError(f"its array {told} is {quoted(dtype)}, expected one of {', '.join(DTYPES)}: convert it")
     shape = shape_of(fields["shape"])
     if shape is None:
         raise InputError(f"its array {told} has a shape that no array can have: {DAMAGED}")
@@ -159,7 +158,7 @@ def _check_order(entries: Mapping[str, Entry], size: int) -> None:
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
-            raise InputError(f"its array {name[:80]!a} begins at byte {entry.begin}, expected {position}: {DAMAGED}")
+            raise InputError(f"its array {quoted(name)} begins at byte {entry.begin}, expected {position}: {DAMAGED}")
         position = entry.end
     if position != size:
         raise InputError(f"its arrays end at byte {position} of {size}: {DAMAGED}")

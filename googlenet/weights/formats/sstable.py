@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from googlenet.weights.formats.crc32c import masked
+from googlenet.weights.formats.protobuf import varint
+from googlenet.weights.formats.wording import DAMAGED
 from minigrad.errors import InputError
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
@@ -97,20 +99,15 @@ class _Table:
         return (start, size), at
 
     def numbers(self, content: memoryview, at: int, count: int) -> tuple[list[int], int]:
-        """Return as many varints, seven bits a byte and the lowest first, and where they stop."""
-        numbers = [0] * count
-        for i in range(count):
-            for shift in range(0, 70, 7):
-                if at >= len(content):
-                    self.fail("a number is cut short")
-                byte = content[at]
-                numbers[i] |= (byte & 127) << shift
-                at += 1
-                if byte < 128:
-                    break
-            else:
-                self.fail("a number is more than 10 bytes long")
+        """Return as many varints, and where they stop."""
+        numbers = []
+        for _ in range(count):
+            try:
+                number, at = varint(content, at, len(content))
+            except ValueError as error:
+                self.fail(str(error))
+            numbers.append(number)
         return numbers, at
 
     def fail(self, what: str) -> NoReturn:
-        raise InputError(f"{self.where} is damaged: {what}; use another copy of the file")
+        raise InputError(f"{self.where} is damaged: {what}; {DAMAGED}")

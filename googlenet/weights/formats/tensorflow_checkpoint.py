@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import re
 import tarfile
 import zlib
@@ -25,8 +26,10 @@ from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole
 from googlenet.weights.formats import sstable
 from googlenet.weights.formats.crc32c import masked
-from googlenet.weights.formats.protobuf import Field, Schema, parse
-from googlenet.weights.formats.tensorflow_tensor import BFLOAT16, SHAPE, STRING, TENSOR, WIDENED, Tensors
+from googlenet.weights.formats.elements import BFLOAT16, told_widened
+from googlenet.weights.formats.protobuf import Field, Schema, last, parse
+from googlenet.weights.formats.tensorflow_tensor import DTYPES, SHAPE, STRING, TENSOR, Tensors
+from googlenet.weights.formats.wording import DAMAGED, shown
 from minigrad.errors import InputError
 
 GZIP = b"\x1f\x8b"
@@ -94,7 +97,7 @@ def _ends_as_table(path: Path) -> bool:
 
 def _stem(name: str) -> str:
     if not name.endswith(INDEX):
-        raise InputError(f"{name} is the index of a V2 checkpoint: give it its name back, PREFIX{INDEX}, "
+        raise InputError(f"{shown(name)} is the index of a V2 checkpoint: give it its name back, PREFIX{INDEX}, "
                          "beside PREFIX.data-00000-of-00001")
     return name.removesuffix(INDEX)
 
@@ -117,17 +120,17 @@ def _read_archive(content: memoryview, where: str) -> Contents:
     files = _unpacked(content, where)
     tables = [name for name, file in files.items() if sstable.is_table(file)]
     if len(tables) != 1:
-        found = ", ".join(sorted(tables or files)[:8]) or "no file"
+        found = ", ".join(map(shown, sorted(tables or files)[:8])) or "no file"
         raise InputError(f"{where} has {len(tables)} checkpoints of TensorFlow inside, expected one (it has {found}): "
                          "unpack it and give the file itself")
 
     def shard(suffix: str) -> memoryview:
         name = _stem(tables[0]) + suffix
         if name not in files:
-            raise InputError(f"{where} has no {name}, where the values are: use another copy of the archive")
+            raise InputError(f"{where} has no {shown(name)}, where the values are: {DAMAGED}")
         return files[name]
 
-    return _read_table(files[tables[0]], f"{where}: {tables[0]}", shard)
+    return _read_table(files[tables[0]], f"{where}: {shown(tables[0])}", shard)
 
 
 def _unpacked(content: memoryview, where: str) -> dict[str, memoryview]:
@@ -144,7 +147,7 @@ def _unpacked(content: memoryview, where: str) -> dict[str, memoryview]:
     except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where} is a damaged archive ({error}): use another copy of the file") from error
+        raise InputError(f"{where} is a damaged archive ({shown(str(error))}): {DAMAGED}") from error
     view = memoryview(unpacked)
     return {name: view[start:start + size] for name, (start, size) in spans.items()}
 
@@ -160,34 +163,39 @@ def _read_table(content: memoryview, where: str, open_shard: OpenShard) -> Conte
     version, read = ("V1", _read_v1) if bytes(table[b""][:1]) == b"\x0a" else ("V2", _read_v2)
     reader = _Reader(where)
     arrays = read(reader, table, open_shard)
-    return Contents(f"TensorFlow checkpoint ({version})", arrays, tuple(reader.notes))
+    return Contents(f"TensorFlow checkpoint ({version})", arrays, (*reader.notes, *told_widened(reader.widened)))
 
 
 class _Reader:
+    """What both versions share: notes, slices of tensors, errors that begin with `where`."""
+
     def __init__(self, where: str):
         self.where = where
         self.tensors = Tensors(where)
         self.notes: list[str] = []
+        self.widened: list[str] = []
 
     def wanted(self, number: int, name: str) -> bool:
         """Return whether a type can be an array, and note what can't, and what is widened."""
         if number == STRING:
-            self.notes.append(f"{name} is text, which no weight is: left out")
-        if number == BFLOAT16:
-            self.notes.append(f"{name}: {WIDENED}")
+            self.notes.append(f"{shown(name)} is text, which no weight is: left out")
+        if DTYPES.get(number) == BFLOAT16:
+            self.widened.append(name)
         return number != STRING
 
     def box(self, message: dict[str, Any], shape: tuple[int, ...], name: str) -> Box:
         """Return where a slice lies in a tensor."""
         extents = message["extent"]
         if len(extents) != len(shape):
-            self.fail(f"{name} of shape {shape} has a slice of {len(extents)} axes")
+            self.fail(f"{shown(name)} of shape {shape} has a slice of {len(extents)} axes")
         box = []
         for extent, size in zip(extents, shape, strict=True):
-            start = (extent["start"] or [0])[-1] if extent["length"] else 0
-            stop = start + extent["length"][-1] if extent["length"] else size
+            start, stop = 0, size
+            if extent["length"]:
+                start = last(extent["start"], 0)
+                stop = start + extent["length"][-1]
             if not 0 <= start <= stop <= size:
-                self.fail(f"{name} of shape {shape} has a slice from {start} to {stop}")
+                self.fail(f"{shown(name)} of shape {shape} has a slice from {start} to {stop}")
             box.append((start, stop))
         return tuple(box)
 
@@ -197,8 +205,8 @@ class _Reader:
         if list(slices) == [whole]:
             return slices[whole]
         size = sum(part.size for part in slices.values())
-        if not slices or size != self.tensors.count(shape, name):
-            self.fail(f"{name} of shape {shape} has {size} values in {len(slices)} slices")
+        if not slices or size != math.prod(shape):
+            self.fail(f"{shown(name)} of shape {shape} has {size} values in {len(slices)} slices")
         array = np.empty(shape, next(iter(slices.values())).dtype)
         covered = np.zeros(shape, bool)
         for box, part in slices.items():
@@ -206,7 +214,7 @@ class _Reader:
             array[place] = part
             covered[place] = True
         if not covered.all():
-            self.fail(f"{name} of shape {shape} has slices that overlap")
+            self.fail(f"{shown(name)} of shape {shape} has slices that overlap")
         return array
 
     def name(self, key: bytes) -> str:
@@ -216,10 +224,10 @@ class _Reader:
         try:
             return key.decode()
         except UnicodeDecodeError:
-            self.fail(f"the name {key!r} is no text")
+            self.fail(f"the name {shown(repr(key))} is no text")
 
     def fail(self, what: str) -> NoReturn:
-        raise InputError(f"{self.where} is damaged: {what}; use another copy of the file")
+        raise InputError(f"{self.where} is damaged: {what}; {DAMAGED}")
 
 
 def _sizes(box: Box) -> tuple[int, ...]:
@@ -232,35 +240,30 @@ def _read_v1(reader: _Reader, table: Mapping[bytes, memoryview], _open_shard: Op
     meta = parse(table[b""], SAVED_SLICES, reader.where)["meta"][-1]
     tensors: dict[str, tuple[int, tuple[int, ...]]] = {}
     for tensor in meta["tensor"]:
-        name = _one(tensor["name"], "")
+        name = last(tensor["name"], "")
         if name in tensors:
-            reader.fail(f"it lists {name} twice")
-        number = _one(tensor["type"], 0)
+            reader.fail(f"it lists {shown(name)} twice")
+        number = last(tensor["type"], 0)
         if reader.wanted(number, name):
             tensors[name] = number, reader.tensors.shape_of(tensor["shape"], name)
     found: dict[str, dict[Box, np.ndarray]] = {name: {} for name in tensors}
-    listed = {_one(tensor["name"], "") for tensor in meta["tensor"]}
+    listed = {last(tensor["name"], "") for tensor in meta["tensor"]}
     for key, value in table.items():
         for saved in parse(value, SAVED_SLICES, reader.where)["data"] if key else ():
-            name = _one(saved["name"], "")
+            name = last(saved["name"], "")
             if name in tensors:
                 _add_slice(reader, found[name], saved, name, *tensors[name])
             elif name not in listed:
-                reader.fail(f"it does not list {name}, of which it has a slice")
+                reader.fail(f"it does not list {shown(name)}, of which it has a slice")
     return {name: reader.assembled(name, shape, found[name]) for name, (_number, shape) in tensors.items()}
 
 
 def _add_slice(reader: _Reader, slices: dict[Box, np.ndarray], saved: dict[str, Any], name: str, number: int,
                shape: tuple[int, ...]) -> None:
-    box = reader.box(_one(saved["slice"], {"extent": []}), shape, name)
+    box = reader.box(last(saved["slice"], {"extent": []}), shape, name)
     if box in slices or not saved["data"]:
-        reader.fail(f"{name} has a slice twice, or one without values")
+        reader.fail(f"{shown(name)} has a slice twice, or one without values")
     slices[box] = reader.tensors.from_proto(saved["data"][-1], number, _sizes(box), name)
-
-
-def _one(values: list[Any], default: Any) -> Any:
-    """Return a field's value: the last one counts."""
-    return values[-1] if values else default
 
 
 # V2.
@@ -268,7 +271,7 @@ def _one(values: list[Any], default: Any) -> Any:
 def _read_v2(reader: _Reader, table: Mapping[bytes, memoryview], open_shard: OpenShard) -> dict[str, np.ndarray]:
     header = parse(table[b""], HEADER, reader.where)
     entries = {key: parse(value, ENTRY, reader.where) for key, value in table.items() if key}
-    wanted = {key: entry for key, entry in entries.items() if reader.wanted(_one(entry["dtype"], 0), reader.name(key))}
+    wanted = {key: entry for key, entry in entries.items() if reader.wanted(last(entry["dtype"], 0), reader.name(key))}
     bundle = _Bundle(reader, header, open_shard)
     bundle.require_apart([entry for entry in wanted.values() if not entry["slices"]])
     slices: dict[str, list[dict[str, Any]]] = {}
@@ -283,7 +286,7 @@ def _read_v2(reader: _Reader, table: Mapping[bytes, memoryview], open_shard: Ope
         arrays[name] = (bundle.sliced(name, entry, slices.pop(name, [])) if entry["slices"]
                         else bundle.array(name, entry))
     if slices:
-        reader.fail(f"it does not list {next(iter(slices))}, of which it has a slice")
+        reader.fail(f"it does not list {shown(next(iter(slices)))}, of which it has a slice")
     return arrays
 
 
@@ -292,8 +295,8 @@ class _Bundle:
 
     def __init__(self, reader: _Reader, header: dict[str, Any], open_shard: OpenShard):
         self.reader = reader
-        self.count = _one(header["num_shards"], 0)
-        self.big_endian = _one(header["endianness"], 0) == BIG_ENDIAN
+        self.count = last(header["num_shards"], 0)
+        self.big_endian = last(header["endianness"], 0) == BIG_ENDIAN
         self.open_shard = open_shard
         self.shards: dict[int, memoryview] = {}
 
@@ -307,7 +310,7 @@ class _Bundle:
 
     def span(self, entry: dict[str, Any]) -> tuple[int, int, int]:
         """Return the shard, the first byte and the number of bytes of a tensor."""
-        shard, start, size = (_one(entry[field], 0) for field in ("shard_id", "offset", "size"))
+        shard, start, size = (last(entry[field], 0) for field in ("shard_id", "offset", "size"))
         if not 0 <= shard < self.count or start < 0 or size < 0:
             self.reader.fail(f"a tensor has {size} bytes at {start} of shard {shard} of {self.count}")
         return shard, start, size
@@ -321,11 +324,11 @@ class _Bundle:
             self.shards[shard] = self.open_shard(f".data-{shard:05d}-of-{self.count:05d}")
         content = self.shards[shard][start:start + size]
         if len(content) < size:
-            self.reader.fail(f"{name} has {size} bytes at {start} of shard {shard}, "
+            self.reader.fail(f"{shown(name)} has {size} bytes at {start} of shard {shard}, "
                              f"which has {len(self.shards[shard])}")
-        if masked(content) != _one(entry["crc32c"], 0):
-            self.reader.fail(f"{name} does not have its checksum")
-        return tensors.from_bytes(content, _one(entry["dtype"], 0), shape, name, self.big_endian)
+        if masked(content) != last(entry["crc32c"], 0):
+            self.reader.fail(f"{shown(name)} does not have its checksum")
+        return tensors.from_bytes(content, last(entry["dtype"], 0), shape, name, self.big_endian)
 
     def sliced(self, name: str, entry: dict[str, Any], parts: list[dict[str, Any]]) -> np.ndarray:
         """Return a tensor that is stored in slices; `parts` are their entries in the order of their keys.
@@ -335,16 +338,16 @@ class _Bundle:
         shape = reader.tensors.shape_of(entry["shape"], name)
         listed = sorted(entry["slices"], key=_starts_and_lengths)
         if len(listed) != len(parts):
-            reader.fail(f"{name} is said to be in {len(listed)} slices and has {len(parts)}")
+            reader.fail(f"{shown(name)} is said to be in {len(listed)} slices and has {len(parts)}")
         found = {}
         for message, part in zip(listed, parts, strict=True):
             box = reader.box(message, shape, name)
-            if _one(part["dtype"], 0) != _one(entry["dtype"], 0) or \
+            if last(part["dtype"], 0) != last(entry["dtype"], 0) or \
                     reader.tensors.shape_of(part["shape"], name) != _sizes(box):
-                reader.fail(f"{name} has a slice of another shape or type than it lists")
+                reader.fail(f"{shown(name)} has a slice of another shape or type than it lists")
             found[box] = self.array(name, part)
         return reader.assembled(name, shape, found)
 
 
 def _starts_and_lengths(message: dict[str, Any]) -> list[tuple[int, int]]:
-    return [(_one(extent["start"], 0), _one(extent["length"], -1)) for extent in message["extent"]]
+    return [(last(extent["start"], 0), last(extent["length"], -1)) for extent in message["extent"]]

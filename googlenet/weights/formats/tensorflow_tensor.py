@@ -8,16 +8,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from googlenet.weights.formats.protobuf import Field, Schema
+from googlenet.weights.formats.elements import BFLOAT16, MOST_AXES, decode, item_size, shape_of, widened
+from googlenet.weights.formats.protobuf import Field, Schema, last
+from googlenet.weights.formats.wording import DAMAGED, shown, shown_shape
 from minigrad.errors import InputError
 
-BFLOAT16, STRING = 14, 7
-DTYPES: dict[int, np.dtype] = {number: np.dtype(code) for number, code in {
-    1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", BFLOAT16: "<u2", 17: "<u2", 19: "<f2",
-    22: "<u4", 23: "<u8",
-}.items()}
-WIDENED = "float32 from bfloat16: the same values"
-MOST_AXES = 8
+STRING = 7
+DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool",
+          14: BFLOAT16, 17: "uint16", 19: "float16", 22: "uint32", 23: "uint64"}
 FILLED = 2**27  # bytes that a file's values may be repeated to: a few bytes can stand for any number of them
 
 SHAPE: Schema = {2: Field("dim", "message", {1: Field("size", "int")}), 3: Field("unknown_rank", "int")}
@@ -28,8 +26,8 @@ TENSOR: Schema = {
     17: Field("unsigned_longs", "ints"),
 }
 # Which field holds the values of a type; small integers stand among the ints, 16-bit floats as their bits.
-VALUES = {1: "floats", 2: "doubles", 3: "ints", 4: "ints", 5: "ints", 6: "ints", 9: "longs", 10: "bools",
-          BFLOAT16: "halves", 17: "ints", 19: "halves", 22: "unsigned", 23: "unsigned_longs"}
+VALUES = {"float32": "floats", "float64": "doubles", "int64": "longs", "bool": "bools", BFLOAT16: "halves",
+          "float16": "halves", "uint32": "unsigned", "uint64": "unsigned_longs"}  # all others: ints
 
 
 class Tensors:
@@ -39,70 +37,65 @@ class Tensors:
         self.where = where
         self.filled = 0
 
-    def type_of(self, number: int, name: str) -> np.dtype:
-        """Return a type as its bytes are in a file, bfloat16 as uint16; InputError for one that no array has."""
+    def type_of(self, number: int, name: str) -> str:
+        """Return a type, one of DTYPES' values. Raises InputError for one that no array has."""
         if number not in DTYPES:
             self.fail(name, f"has TensorFlow's data type {number}", "expected floats, integers or truth values")
         return DTYPES[number]
 
     def shape_of(self, messages: Sequence[dict[str, Any]], name: str) -> tuple[int, ...]:
-        """Return the shape of a field's messages, of which the last counts; none stands for a scalar."""
-        message = messages[-1] if messages else {"dim": [], "unknown_rank": []}
-        shape = tuple((dim["size"] or [0])[-1] for dim in message["dim"])
-        if any(message["unknown_rank"]) or any(size < 0 for size in shape) or len(shape) > MOST_AXES:
-            self.fail(name, f"has the shape {shape}", f"expected at most {MOST_AXES} known sizes")
+        """Return the shape of a field's messages, of which the last counts; none stands for a scalar.
+
+        Raises InputError for a shape that no array has."""
+        message = last(messages, {"dim": [], "unknown_rank": []})
+        sizes = [last(dim["size"], 0) for dim in message["dim"]]
+        shape = shape_of(sizes)
+        if shape is None or any(message["unknown_rank"]):
+            self.fail(name, f"has the shape {shown_shape(sizes)}", f"expected at most {MOST_AXES} known sizes")
         return shape
 
     def from_bytes(self, content: memoryview, number: int, shape: tuple[int, ...], name: str,
                    big_endian: bool = False) -> np.ndarray:
-        """Return the values that bytes hold, in the machine's byte order, bfloat16 as float32."""
+        """Return the values that bytes hold, in the machine's byte order, bfloat16 as float32.
+
+        Raises InputError where there are not as many bytes as the shape wants."""
         dtype = self.type_of(number, name)
-        count = self.count(shape, name)
-        if len(content) != count * dtype.itemsize:
-            self.fail(name, f"has the shape {shape} of {dtype.itemsize}-byte values and {len(content)} bytes",
-                      "use another copy of the file")
-        values = np.frombuffer(content, dtype.newbyteorder(">") if big_endian else dtype)
-        return _native(values, number).reshape(shape)
+        if len(content) != math.prod(shape) * item_size(dtype):
+            self.fail(name, f"has the shape {shape} of {item_size(dtype)}-byte values and {len(content)} bytes",
+                      DAMAGED)
+        return decode(content, dtype, ">" if big_endian else "<").reshape(shape)
 
     def from_proto(self, tensor: dict[str, Any], number: int, shape: tuple[int, ...], name: str) -> np.ndarray:
-        """Return a TensorProto's values; where there are fewer than the shape has, the last stands for all others."""
+        """Return a TensorProto's values; where there are fewer than the shape has, the last stands for all others.
+
+        Raises InputError where there are more, and where all that is repeated in the file would be too much."""
         if tensor["content"] and len(tensor["content"][-1]):
             return self.from_bytes(tensor["content"][-1], number, shape, name)
         dtype = self.type_of(number, name)
-        values = _cast(tensor[VALUES[number]], dtype)
-        count = self.count(shape, name)
+        values = _typed(tensor[VALUES.get(dtype, "ints")], dtype)
+        count = math.prod(shape)
         if len(values) > count:
-            self.fail(name, f"has {len(values)} values for the shape {shape}", "use another copy of the file")
+            self.fail(name, f"has {len(values)} values for the shape {shape}", DAMAGED)
         if len(values) < count:
-            self.filled += count * dtype.itemsize
+            self.filled += count * values.itemsize
             if self.filled > FILLED:
                 self.fail(name, f"has the shape {shape} and {len(values)} values, and with what is repeated before it "
-                          f"more than {FILLED >> 20} MiB", "use another copy of the file")
-            repeated = np.full(count, values[-1] if len(values) else 0, dtype)  # 0: TensorFlow's rule
+                          f"more than {FILLED >> 20} MiB", DAMAGED)
+            repeated = np.full(count, values[-1] if len(values) else 0, values.dtype)  # 0: TensorFlow's rule
             repeated[:len(values)] = values
             values = repeated
-        return _native(values, number).reshape(shape)
-
-    def count(self, shape: tuple[int, ...], name: str) -> int:
-        """Return how many values a shape has, unless NumPy could not count them."""
-        if math.prod(max(size, 1) for size in shape) > 2**48:
-            self.fail(name, f"has the shape {shape}", "use another copy of the file")
-        return math.prod(shape)
+        return values.reshape(shape)
 
     def fail(self, name: str, found: str, remedy: str) -> NoReturn:
-        raise InputError(f"{self.where}: {name} {found}: {remedy}")
+        """Raise the InputError of one tensor."""
+        raise InputError(f"{self.where}: {shown(name)} {found}: {remedy}")
 
 
-def _cast(values: Sequence[int] | np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _typed(values: Sequence[int] | np.ndarray, dtype: str) -> np.ndarray:
     """Return a field's values as a type; integers that are wider than it are cut, as TensorFlow does."""
     if isinstance(values, np.ndarray):
         return values
-    kind = np.dtype(f"u{dtype.itemsize}")
-    cut = np.array(values, np.int64).astype(kind)
-    return cut.astype(bool) if dtype.kind == "b" else cut.view(dtype)
-
-
-def _native(values: np.ndarray, number: int) -> np.ndarray:
-    if number == BFLOAT16:  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    cut = np.array(values, np.int64).astype(f"u{item_size(dtype)}")
+    if dtype == BFLOAT16:
+        return widened(cut)
+    return cut.astype(bool) if dtype == "bool" else cut.view(dtype)

@@ -16,18 +16,17 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole
 from googlenet.weights.formats import zipped
-from googlenet.weights.formats.elements import BFLOAT16, LARGEST, decode, item_size, shape_of
-from googlenet.weights.formats.unpickling import DAMAGED, Global, load, shown
+from googlenet.weights.formats.elements import BFLOAT16, LARGEST, Order, decode, item_size, shape_of, told_widened
+from googlenet.weights.formats.unpickling import Global, load
+from googlenet.weights.formats.wording import DAMAGED, shown
 from minigrad.errors import InputError
 
-ZIP = b"PK\x03\x04"
 BEYOND = 2**26  # bytes that an archive which was compressed afterwards may unpack to, beside its own
 MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # how a pickle ends that holds 0x1950a86a20f9469cfc6c
 PROTOCOL = 1001
@@ -80,7 +79,7 @@ def recognise(start: bytes, path: Path) -> bool:
     if MAGIC in start[:32] or _is_tar(start) or _is_pickle(zipped.first_name(start)):
         return True
     try:
-        return start.startswith(ZIP) and any(map(_is_pickle, _members(read_whole(path))))
+        return start.startswith(zipped.MEMBER_MARK) and any(map(_is_pickle, _members(read_whole(path))))
     except InputError:
         return False
 
@@ -94,20 +93,18 @@ def read(path: Path) -> Contents:
         if _is_tar(bytes(content[:512])):
             raise InputError("it is in torch's first format, a tar archive of 2016: load it with torch and save its "
                              "state_dict() again")
-        is_zip = bytes(content[:4]) == ZIP
+        is_zip = bytes(content[:4]) == zipped.MEMBER_MARK
         if not is_zip and MAGIC not in bytes(content[:32]):
             raise InputError("it is no file of torch.save's: it begins neither with the magic number nor as a zip")
         saved, storages, order = _read_zip(content) if is_zip else _read_legacy(content)
         tensors, notes = _state_dict(saved)
-        if any(tensor.storage.dtype == BFLOAT16 for tensor in tensors.values()):
-            notes.append("its bfloat16 values are given as float32, exactly")
+        notes += told_widened([name for name, tensor in tensors.items() if tensor.storage.dtype == BFLOAT16])
         arrays = dict(_arrays(tensors, storages, order))
         return Contents(f"torch pickle ({'zip' if is_zip else 'legacy'})", arrays, tuple(notes))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-Order = Literal["<", ">"]
 Saved = tuple[object, Mapping[str, memoryview], Order]  # the object, the bytes of its storages by key
 
 
@@ -271,7 +268,7 @@ def _arrays(tensors: Mapping[str, Tensor], storages: Mapping[str, memoryview],
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < LARGEST
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def _is_pickle(member: str) -> bool:

@@ -16,12 +16,12 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from googlenet.weights.formats.wording import DAMAGED, shown
 from minigrad.errors import InputError
 
 LONGEST = 2**24  # bytes of one pickle; a GoogLeNet's with its optimiser's state has 100,000
 MOST_STEPS = 2**17  # a GoogLeNet's has some 15,000
 LONGEST_NAME = 1000  # bytes of a global's name
-DAMAGED = "the file is damaged, take another copy of it"
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,6 @@ def load(content: memoryview, position: int, known: Mapping[str, object],
     wants an opcode or a name that isn't known."""
     machine = _Machine(content[position:position + LONGEST], known, persistent)
     return machine.run(), position + machine.position
-
-
-def shown(text: object) -> str:
-    """Return a name out of a file as one short, printable line."""
-    line = ascii(text[:100])[1:-1] if isinstance(text, str) else type(text).__name__
-    return line if len(line) <= 100 else f"{line[:97]}..."
 
 
 class _Machine:

@@ -9,6 +9,7 @@ import pytest
 from googlenet.weights.formats import caffemodel, protobuf
 from googlenet.weights.formats.protobuf import Field, encode
 from minigrad.errors import InputError
+from tests.googlenet.weights.arrays import require_same
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/weights"
 REFERENCE = Path(__file__).parents[4] / "shared/reference/weights/bvlc_googlenet.npz"
@@ -24,15 +25,6 @@ def without(*starts: str) -> dict[str, np.ndarray]:
     return {name: array for name, array in expected().items() if not name.startswith(starts)}
 
 
-def same(found: dict[str, np.ndarray], arrays: dict[str, np.ndarray]) -> None:
-    """Equal names, types, shapes and bits."""
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert found[name].dtype == array.dtype, name
-        assert found[name].shape == array.shape, name
-        assert found[name].tobytes() == array.tobytes(), name
-
-
 # Files of Google's protobuf.
 
 @pytest.mark.parametrize(("path", "form", "absent"), [
@@ -44,7 +36,7 @@ def test_files_of_protobuf_are_read_exactly(path, form, absent):
     assert contents.metadata == {"name": "GoogleNet"}
     assert contents.notes == ()
     assert contents.graph is None
-    same(contents.arrays, without(*absent))
+    require_same(contents.arrays, without(*absent))
 
 
 def test_the_fixtures_have_what_they_are_for():
@@ -62,7 +54,7 @@ def test_mean_images():
     contents = caffemodel.read(MEAN)
     assert contents.format == "Caffe mean image"
     mean = expected()["mean"]
-    same(contents.arrays, {"mean": mean})
+    require_same(contents.arrays, {"mean": mean})
     found = caffemodel.read_mean(MEAN)
     np.testing.assert_allclose(found, mean.astype(np.float64).mean((1, 2)), rtol=1e-12)
     assert found.shape == (3,)
@@ -128,7 +120,7 @@ def test_four_numbers_become_the_shape_that_the_layers_type_has(tmp_path, kind, 
     assert [array.shape for array in arrays.values()] == found
     assert list(arrays) == ["x/weight", "x/bias", "x/2"][:len(shapes)]
     text = {4: "Convolution", 14: "InnerProduct", 33: "Eltwise"}[kind]  # as Caffe writes them when it upgrades
-    same(read(tmp_path, net(layer={**v1, "type": text})).arrays, arrays)
+    require_same(read(tmp_path, net(layer={**v1, "type": text})).arrays, arrays)
 
 
 def test_four_numbers_win_over_a_shape(tmp_path):
@@ -141,7 +133,7 @@ def test_four_numbers_win_over_a_shape(tmp_path):
 def test_double_values_win_over_single_ones(tmp_path):
     double = np.array([1 / 3, 2 / 3])
     arrays = read(tmp_path, net(layer={"name": "x", "blobs": blob(2, double_data=double)})).arrays
-    same(arrays, {"x/weight": double})
+    require_same(arrays, {"x/weight": double})
 
 
 def test_values_one_by_one_and_gradients(tmp_path):
@@ -150,7 +142,8 @@ def test_values_one_by_one_and_gradients(tmp_path):
     double = encode(UNPACKED, {"double_data": list(values), "shape": {"dim": [10, 100]}, "double_diff": np.ones(3)})
     layer = {1: Field("name", "string"), 7: Field("blobs", "bytes")}
     content = encode({100: Field("layer", "message", layer)}, {"layer": {"name": "x", "blobs": [single, double]}})
-    same(read(tmp_path, content).arrays, {"x/weight": values.astype(np.float32), "x/bias": values.reshape(10, 100)})
+    require_same(read(tmp_path, content).arrays, {"x/weight": values.astype(np.float32),
+                                                  "x/bias": values.reshape(10, 100)})
 
 
 def test_values_in_several_packed_runs(tmp_path):
@@ -273,7 +266,7 @@ def test_what_is_written_is_read(tmp_path):
               "norm/bias": np.array([1 / 3, -0.0, np.nan, np.inf]), "norm/2": np.ones((1, 2, 3), np.float32)}
     caffemodel.write(path, arrays, name="mine")
     contents = caffemodel.read(path)
-    same(contents.arrays, arrays)
+    require_same(contents.arrays, arrays)
     assert contents.format == "Caffe model (V2 layers)"
     assert contents.metadata == {"name": "mine"}
     assert caffemodel.recognise(path.read_bytes()[:4096], path)
@@ -294,7 +287,7 @@ def test_precisions_and_orders_of_bytes(tmp_path):
     values = np.array([1 / 3, 65504, 2**-24, -0.0, np.inf])
     caffemodel.write(tmp_path / "net", {"half/weight": values.astype(np.float16), "double/weight": values,
                                         "big/weight": values.astype(">f4"), "strided/weight": np.arange(6.0)[::2]})
-    same(caffemodel.read(tmp_path / "net").arrays, {
+    require_same(caffemodel.read(tmp_path / "net").arrays, {
         "half/weight": values.astype(np.float16).astype(np.float32), "double/weight": values,
         "big/weight": values.astype(np.float32), "strided/weight": np.array([0.0, 2.0, 4.0])})
 
@@ -324,7 +317,7 @@ def test_the_published_weights_go_there_and_back(tmp_path):
     with np.load(REFERENCE) as archive:
         arrays = dict(archive)
     caffemodel.write(tmp_path / "bvlc.caffemodel", arrays)
-    same(caffemodel.read(tmp_path / "bvlc.caffemodel").arrays, arrays)
+    require_same(caffemodel.read(tmp_path / "bvlc.caffemodel").arrays, arrays)
 
 
 def test_protobuf_reads_what_is_written(tmp_path):
@@ -334,5 +327,5 @@ def test_protobuf_reads_what_is_written(tmp_path):
     arrays = without("mean")
     caffemodel.write(tmp_path / "net", arrays)
     found = compiled(packs=True)["NetParameter"].FromString((tmp_path / "net").read_bytes())
-    same({f"{layer.name}/{name}": np.array(each.data, np.float32).reshape(tuple(each.shape.dim))
-          for layer in found.layer for name, each in zip(("weight", "bias"), layer.blobs, strict=True)}, arrays)
+    require_same({f"{layer.name}/{name}": np.array(each.data, np.float32).reshape(tuple(each.shape.dim))
+                  for layer in found.layer for name, each in zip(("weight", "bias"), layer.blobs, strict=True)}, arrays)

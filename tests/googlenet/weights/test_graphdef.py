@@ -151,9 +151,10 @@ def test_mean_that_the_graph_subtracts(tmp_path):
     assert graph.std == (0.5, 0.5, 0.5)
 
 
-def mean_over(*axes: int) -> Callable[[Nodes], None]:
+def mean_over(*axes: int, size: int = 0) -> Callable[[Nodes], None]:
+    """A mean instead of the last pool; of a larger size than its axes are, the last of them is repeated."""
     def change(nodes: Nodes) -> None:
-        value = {"tensor": {"dtype": 3, "shape": {"dim": [{"size": len(axes)}]}, "ints": list(axes)}}
+        value = {"tensor": {"dtype": 3, "shape": {"dim": [{"size": size or len(axes)}]}, "ints": list(axes)}}
         nodes["axes"] = new("axes", "Const", value=value)
         nodes["avgpool0"] = new("avgpool0", "Mean", "mixed5b", "axes")
     return change
@@ -226,6 +227,9 @@ DIFFERENT = {
         slice(0, 2), nodes["mixed5a"]["input"][1::-1]), "mixed5a_3x3_pre_relu is .* has mixed5a_1x1_b"),
     "a missing branch": (lambda nodes: nodes["mixed5a"]["input"].pop(0), "mixed5a .*has inputs 3.*has 4"),
     "a branch's beginning": (set_input("mixed4d_pool", 0, "maxpool4"), "maxpool4 begins a branch of inception_4d"),
+    "a mean over 2^24 axes": (mean_over(0, size=2**24), r"has axes \[0, 0, 0\].*has \[1, 2\]"),
+    "an axis of 2^24 numbers": (lambda nodes: attribute(nodes["mixed3a/axis"], "value")["tensor"][-1].update(
+        shape=[{"dim": [{"size": 2**24}]}]), r"along axis \[3, 3, 3\]"),
     "the axis": (lambda nodes: attribute(nodes["mixed3a/axis"], "value")["tensor"][-1].update(ints=[1]), "along axis"),
     "a missing norm": (set_input("conv2d1_pre_relu/conv", 0, "maxpool0"), "maxpool0 is MaxPool.*has LRN"),
     "norms that differ": (set_float("localresponsenorm1", "alpha", 2e-4), "local response normalisations differ"),

@@ -9,6 +9,7 @@ import pytest
 from googlenet.weights.formats import keras_hdf5
 from minigrad import hdf5
 from minigrad.errors import InputError
+from tests.googlenet.weights.arrays import require_same
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "weights"
 WEIGHT, BIAS = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4), np.arange(4, dtype=np.float32)
@@ -20,23 +21,17 @@ def caffe() -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files if not name.startswith(("loss1", "loss2"))}
 
 
-def same(found: dict, expected: dict) -> None:
-    assert set(found) == set(expected)
-    for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name, strict=True)
-
-
 def test_theanos_kernels_are_turned(caffe):
     contents = keras_hdf5.read(FIXTURES / "keras_th.h5")
     assert contents.format == "Keras weights (HDF5)"
-    same(contents.arrays, {name: array[:, :, ::-1, ::-1] if array.ndim == 4 else array.T
-                           for name, array in caffe.items()})
+    require_same(contents.arrays, {name: array[:, :, ::-1, ::-1] if array.ndim == 4 else array.T
+                                   for name, array in caffe.items()})
 
 
 def test_what_keras_wrote_comes_back(caffe):
     contents = keras_hdf5.read(FIXTURES / "keras_tf.h5")
-    same(contents.arrays, {name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-                           for name, array in caffe.items()})
+    require_same(contents.arrays, {name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+                                   for name, array in caffe.items()})
     assert contents.metadata["backend"] == "tensorflow"
     assert contents.metadata["keras_version"].startswith("3.")
 
@@ -54,7 +49,7 @@ def test_every_versions_names(tmp_path, weight, bias, names):
         if names:
             group.attrs["weight_names"] = [name.encode() for name in names]
         group[weight], group[bias] = WEIGHT, BIAS
-    same(keras_hdf5.read(path).arrays, {"inception_3a/1x1/weight": WEIGHT, "inception_3a/1x1/bias": BIAS})
+    require_same(keras_hdf5.read(path).arrays, {"inception_3a/1x1/weight": WEIGHT, "inception_3a/1x1/bias": BIAS})
 
 
 def test_keras_3s_own_format_names_layers_in_an_attribute(tmp_path):
@@ -64,8 +59,9 @@ def test_keras_3s_own_format_names_layers_in_an_attribute(tmp_path):
         file["layers/conv2d/vars"].attrs["name"] = "conv1"
         file["layers/dense/vars/0"] = WEIGHT[0, 0]
         file["optimizer/vars/0"] = np.int64(3)
-    same(keras_hdf5.read(path).arrays, {"conv1/weight": WEIGHT, "conv1/bias": BIAS, "layers/dense/weight": WEIGHT[0, 0],
-                                        "optimizer/vars/0": np.array(3, np.int64)})
+    require_same(keras_hdf5.read(path).arrays, {
+        "conv1/weight": WEIGHT, "conv1/bias": BIAS, "layers/dense/weight": WEIGHT[0, 0],
+        "optimizer/vars/0": np.array(3, np.int64)})
 
 
 def test_a_whole_models_optimiser_is_left_out_and_told(tmp_path):
@@ -78,7 +74,7 @@ def test_a_whole_models_optimiser_is_left_out_and_told(tmp_path):
         weights["fc/fc_W"], weights["fc/fc_b"] = WEIGHT[0, 0], BIAS
         file["optimizer_weights/step"] = np.zeros(1)
     contents = keras_hdf5.read(path)
-    same(contents.arrays, {"fc/weight": WEIGHT[0, 0], "fc/bias": BIAS})
+    require_same(contents.arrays, {"fc/weight": WEIGHT[0, 0], "fc/bias": BIAS})
     assert contents.metadata == {"backend": "theano", "model_config": "{}"}
     assert contents.notes == ("1 arrays outside model_weights, such as the optimiser's, were left out",)
 
@@ -91,7 +87,7 @@ def test_other_arrays_keep_their_paths(tmp_path):
             file[name] = array
         file["title"] = "a text"
     contents = keras_hdf5.read(path)
-    same(contents.arrays, arrays)
+    require_same(contents.arrays, arrays)
     assert contents.format == "HDF5 file"
     assert contents.notes == ("title (object) is no array of numbers and was left out",)
 

@@ -13,17 +13,11 @@ import pytest
 
 from googlenet.weights.formats import npz
 from minigrad.errors import InputError
+from tests.googlenet.weights.arrays import require_same
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "weights"
 BRANCHES = {"conv1": "1x1", "proj3": "3x3_reduce", "conv3": "3x3", "proj5": "5x5_reduce", "conv5": "5x5",
             "projp": "pool_proj"}
-
-
-def same(found: dict, expected: dict) -> None:
-    assert set(found) == set(expected)
-    for name, array in expected.items():
-        assert found[name].dtype == array.dtype.newbyteorder("="), name
-        np.testing.assert_array_equal(found[name], array.astype(found[name].dtype), err_msg=name, strict=True)
 
 
 def npy(header: str, values: bytes = b"", version: int = 1) -> bytes:
@@ -52,7 +46,7 @@ def test_what_numpy_wrote_comes_back(tmp_path, save):
     save(tmp_path / "a.npz", **arrays)
     contents = npz.read(tmp_path / "a.npz")
     assert contents.format == "NumPy archive"
-    same(contents.arrays, arrays)
+    require_same(contents.arrays, arrays)
     assert all(array.flags.aligned and array.dtype.isnative for array in contents.arrays.values())
 
 
@@ -67,8 +61,8 @@ def test_chainers_file_is_caffes_under_other_names():
     modules = {name.split("/")[0] for name in caffe if name.startswith("inception")}
     stem |= {f"inc{module.removeprefix('inception_')}/{theirs}": f"{module}/{branch}"
              for module in modules for theirs, branch in BRANCHES.items()}
-    same(found, {f"{theirs}/{letter}": caffe[f"{layer}/{role}"] for theirs, layer in stem.items()
-                 for letter, role in (("W", "weight"), ("b", "bias"))})
+    require_same(found, {f"{theirs}/{letter}": caffe[f"{layer}/{role}"] for theirs, layer in stem.items()
+                         for letter, role in (("W", "weight"), ("b", "bias"))})
 
 
 def test_texts_are_metadata(tmp_path):
@@ -84,7 +78,7 @@ def test_python_2s_long_shapes_and_later_versions_are_read(tmp_path):
     path = archive(tmp_path / "a.npz", {"old.npy": npy(described(shape="(2L,)"), values),
                                         "two.npy": npy(described(), values, version=2),
                                         "three.npy": npy(described(), values, version=3)})
-    same(npz.read(path).arrays, dict.fromkeys(("old", "two", "three"), np.float32([1, 2])))
+    require_same(npz.read(path).arrays, dict.fromkeys(("old", "two", "three"), np.float32([1, 2])))
 
 
 def test_written_files_are_numpys_and_always_the_same(tmp_path):
@@ -94,8 +88,8 @@ def test_written_files_are_numpys_and_always_the_same(tmp_path):
         npz.write(tmp_path / name, arrays)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     with np.load(tmp_path / "a.npz") as file:
-        same(dict(file), arrays)
-    same(npz.read(tmp_path / "a.npz").arrays, arrays)
+        require_same(dict(file), arrays)
+    require_same(npz.read(tmp_path / "a.npz").arrays, arrays)
 
 
 def test_recognised_by_the_first_member(tmp_path):
@@ -187,7 +181,7 @@ PACKED, CRC = deflated(CONTENT), zlib.crc32(CONTENT)
 
 def test_the_handmade_archive_is_sound(tmp_path):
     (tmp_path / "a.npz").write_bytes(zipped(b"x.npy", PACKED, len(CONTENT), CRC))
-    same(npz.read(tmp_path / "a.npz").arrays, {"x": np.zeros(2, np.float32)})
+    require_same(npz.read(tmp_path / "a.npz").arrays, {"x": np.zeros(2, np.float32)})
 
 
 @pytest.mark.parametrize(("content", "told"), [
@@ -248,7 +242,7 @@ def test_no_changed_byte_of_the_ends_changes_an_array(tmp_path):
                 found = npz.read(tmp_path / "b.npz").arrays
             except InputError:
                 continue
-            same(found, expected)
+            require_same(found, expected)
 
 
 def test_a_missing_file_is_named(tmp_path):

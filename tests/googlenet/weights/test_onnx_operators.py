@@ -43,7 +43,7 @@ CASES = {
     "Sub": (run, ("Sub", X, 3.0), {}, X - 3),
     "Mul": (run, ("Mul", X, 3.0), {}, X * 3),
     "Div": (run, ("Div", X, 4.0), {}, X / 4),
-    "Div of integers": (run, ("Div", [7, 8], 2), {}, [3, 4]),
+    "Div of integers": (run, ("Div", [7, 8, -7, -8], 2), {}, [3, 4, -3, -4]),
 }
 
 
@@ -69,7 +69,8 @@ def test_every_operator_has_a_case():
 @pytest.mark.parametrize(("op", "inputs", "attributes"), [
     ("Reshape", (X, [5, 5]), {}), ("Reshape", (X,), {}), ("Transpose", (X,), {"perm": [0, 0, 1, 2]}),
     ("Gather", (X, 9), {"axis": 1}), ("Concat", (X, X[0]), {}), ("Add", (X, np.zeros(5)), {}), ("Add", (X,), {}),
-    ("Cast", (X,), {"to": 8}), ("Cast", (X,), {}), ("Squeeze", (X, [1]), {}), ("Slice", (X, [0], [1], [9]), {}),
+    ("Cast", (X,), {"to": 8}), ("Cast", (X,), {"to": 16}), ("Cast", (X,), {}),
+    ("Squeeze", (X, [1]), {}), ("Slice", (X, [0], [1], [9]), {}),
     ("ConstantOfShape", ([-1],), {}), ("ConstantOfShape", ([2**40],), {}), ("Unsqueeze", (X, [9]), {}),
     ("Slice", (X, [0], [1], [0], [0]), {}), ("Reshape", (X, [0.5]), {}),
 ])

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from googlenet.weights.formats import protobuf
-from googlenet.weights.formats.protobuf import Field, encode, kind_of, parse, top_level
+from googlenet.weights.formats.message_kind import kind_of
+from googlenet.weights.formats.protobuf import Field, encode, parse, spans, varint
 from minigrad.errors import InputError
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/weights"
@@ -173,7 +174,7 @@ def test_every_cut_is_read_or_refused():
     """A message cut between two of its outermost fields is whole; anywhere else it is not."""
     content = encode(SCHEMA, {"int": 300, "text": "ab", "ints": [1, 2], "floats": [1, 2], "doubles": [3],
                               "inner": [{"id": 500}], "float": 1, "double": 2, "fixed32": 3, "fixed64": 4})
-    ends = [end for end in range(len(content)) if top_level(content[:end]) is not None]
+    ends = [end for end in range(len(content)) if spans(content[:end])[1]]
     assert len(ends) == 10
     for end in range(len(content)):
         told = outcome(content[:end])
@@ -202,7 +203,7 @@ def test_every_cut_is_read_or_refused():
 def test_malformed_messages_are_refused(content, told):
     content = bytes.fromhex(content)
     refused(content, told)
-    assert top_level(content) is None
+    assert not spans(content)[1]
 
 
 @pytest.mark.parametrize(("content", "told"), [
@@ -220,13 +221,13 @@ def test_malformed_messages_are_refused(content, told):
 def test_messages_at_odds_with_the_schema_are_refused(content, told):
     content = bytes.fromhex(content)
     refused(content, told)
-    assert top_level(content) is not None
+    assert spans(content)[1]
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(content):
     assert outcome(content).startswith(("read", "model.pb is damaged"))
-    top_level(content)
+    spans(content)
     kind_of(content)
 
 
@@ -234,11 +235,26 @@ def test_the_place_of_the_damage_is_told():
     refused(b"\x08\x01" + b"\x3a\x04\x08\x01\x08\x80", "at byte 7")
 
 
-def test_top_level_fields():
+def test_spans_of_fields():
     content = encode(SCHEMA, {"int": 1, "text": ["a", "b"], "inner": {"id": 1}, "float": 2, "double": 1})
-    assert top_level(content) == [(1, 0), (2, 2), (2, 2), (7, 2), (8, 5), (9, 1)]
-    assert top_level(content[:-1]) is None
-    assert top_level(b"") == []
+    fields, whole = spans(content)
+    assert whole
+    assert [(field.number, field.wire) for field in fields] == [(1, 0), (2, 2), (2, 2), (7, 2), (8, 5), (9, 1)]
+    assert [content[field.start:field.stop] for field in fields[1:4]] == [b"a", b"b", b"\x08\x01"]
+    cut, whole = spans(content[:-1])
+    assert not whole
+    assert cut == [*fields[:-1], fields[-1]._replace(stop=len(content) - 1)]
+    inner = fields[3]
+    assert spans(content, inner.start, inner.stop) == ([(1, 0, inner.start + 1, inner.stop)], True)
+    assert spans(b"") == ([], True)
+
+
+def test_varints_by_themselves():
+    assert varint(memoryview(b"\xff\xac\x02\x7f"), 1, 4) == (300, 3)
+    for content, told in ((b"\x80", "cut short"), (b"\x80" * 10 + b"\0", "more than 10 bytes"),
+                          (b"\xff" * 9 + b"\2", "more than 64 bits")):
+        with pytest.raises(ValueError, match=told):
+            varint(memoryview(content), 0, len(content))
 
 
 def test_what_is_written_by_hand():
@@ -329,7 +345,7 @@ def test_a_cut_file_is_still_told(kind):
     """So that its reader can say that it is cut."""
     content = KINDS[kind][-1]
     assert kind_of(content[:-3]) == kind
-    assert top_level(content[:-3]) is None
+    assert not spans(content[:-3])[1]
 
 
 @pytest.mark.parametrize("content", [

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from googlenet.model import GoogLeNet
 from googlenet.weights.contents import Contents, Graph
-from googlenet.weights.recording import recording
+from googlenet.weights.recording import NAMES, recording
 from googlenet.weights.schemes import SCHEMES
 from minigrad.errors import InputError
 
@@ -35,6 +36,11 @@ def test_names_of_each_framework(names, framework, stages):
     assert list(found.stages) == stages
     assert found.unknown == ()
     assert found.images == 2
+
+
+@pytest.mark.parametrize("framework", NAMES)
+def test_every_name_stands_for_a_stage(framework):
+    assert set(NAMES[framework].values()) <= {*GoogLeNet().stage_shapes, "input", "probabilities"}
 
 
 @pytest.mark.parametrize(("first", "second", "channels"), [

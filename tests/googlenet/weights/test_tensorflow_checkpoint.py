@@ -16,6 +16,7 @@ from googlenet.weights.formats.protobuf import Field, encode
 from googlenet.weights.formats.tensorflow_checkpoint import ENTRY, SAVED_SLICES, SLICE_KEY, SLICE_NAME_END
 from minigrad.errors import InputError
 from tests.fixtures.make_tensorflow import TRAINING
+from tests.googlenet.weights.arrays import require_same
 from tests.googlenet.weights.test_sstable import table
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/weights"
@@ -38,13 +39,6 @@ def recognised(path: Path) -> bool:
     return tensorflow_checkpoint.recognise(start, path)
 
 
-def require_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    assert found.keys() == wanted.keys()
-    for name, array in wanted.items():
-        assert found[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
-
-
 # What TensorFlow wrote.
 
 def test_v1_comes_back():
@@ -52,7 +46,7 @@ def test_v1_comes_back():
     contents = tensorflow_checkpoint.read(V1)
     assert contents.format == "TensorFlow checkpoint (V1)"
     assert not contents.notes
-    require_equal(contents.arrays, expected())
+    require_same(contents.arrays, expected())
 
 
 @pytest.mark.parametrize("suffix", ["", ".index", SHARD])
@@ -62,7 +56,7 @@ def test_v2_comes_back_by_each_of_its_names(suffix):
     assert recognised(path)
     contents = tensorflow_checkpoint.read(path)
     assert contents.format == "TensorFlow checkpoint (V2)"
-    require_equal(contents.arrays, expected() | {name: np.asarray(array) for name, array in TRAINING.items()})
+    require_same(contents.arrays, expected() | {name: np.asarray(array) for name, array in TRAINING.items()})
 
 
 def test_other_files_are_not_taken_for_checkpoints(tmp_path):
@@ -121,7 +115,7 @@ def archived(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
 def test_archives_are_read_as_they_are(tmp_path):
     path = archived(tmp_path / "inception_v1.tar.gz", {"README": b"words", "inception_v1.ckpt": V1.read_bytes()})
     assert recognised(path)
-    require_equal(tensorflow_checkpoint.read(path).arrays, expected())
+    require_same(tensorflow_checkpoint.read(path).arrays, expected())
     files = {f"./model/{file.name}": file.read_bytes() for file in FIXTURES.glob("slim_v2.ckpt.*")}
     contents = tensorflow_checkpoint.read(archived(tmp_path / "v2.tgz", files))
     assert contents.arrays.keys() == expected().keys() | TRAINING.keys()
@@ -246,7 +240,7 @@ def test_text_is_left_out_and_said(tmp_path):
     ([tensor(sizes=(2**40, 2**40))], [piece({}, None, None)], r"has the shape \(1099511627776, "),
     ([tensor(sizes=(2**40, 0, 2**40))], [piece({}, None, None, None)], r"has the shape"),
     ([tensor(sizes=(2, -3))], [piece(SIX, None, None)], "known sizes"),
-    ([tensor(sizes=(1,) * 9)], [piece(SIX, *[None] * 9)], "known sizes"),
+    ([tensor(sizes=(1,) * 33)], [piece(SIX, *[None] * 33)], "known sizes"),
 ])
 def test_malformed_v1(tmp_path, tensors, slices, message):
     with pytest.raises(InputError, match=message):
@@ -355,7 +349,7 @@ def test_against_tensorflow(tmp_path, version):
         saver = v1.train.Saver(write_version=getattr(v1.train.SaverDef, version))
         path = saver.save(session, str(tmp_path / "x.ckpt"))
     wanted = {name: np.asarray(array) for name, array in arrays.items()}
-    require_equal(tensorflow_checkpoint.read(Path(path)).arrays, wanted | {"sliced0": sliced, "sliced1": sliced})
+    require_same(tensorflow_checkpoint.read(Path(path)).arrays, wanted | {"sliced0": sliced, "sliced1": sliced})
 
 
 def test_checkpoint_of_tensorflow_2(tmp_path):

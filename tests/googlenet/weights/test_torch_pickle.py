@@ -1,7 +1,6 @@
 """torch.save's files: exact read-back, and nothing in them runs, whatever it is called."""
 
 import io
-import itertools
 import pickle
 import random
 import struct
@@ -18,6 +17,7 @@ import pytest
 from googlenet.weights.formats import torch_pickle
 from googlenet.weights.formats.unpickling import MOST_STEPS
 from minigrad.errors import InputError
+from tests.fuzz import mutate
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "weights"
 FILES = {"torch_legacy.pth": ("legacy", 364), "torch_zip.pth": ("zip", 344), "torch_half.pth": ("legacy", 364)}
@@ -418,7 +418,7 @@ def test_compressed_bombs_are_refused(read):
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", A)
         archive.writestr("archive/data/0", bytes(10**8))
-    with pytest.raises(InputError, match=r"is compressed|would unpack to"):
+    with pytest.raises(InputError, match="would unpack to"):
         read(memory.getvalue())
 
 
@@ -426,7 +426,7 @@ def test_compressed_bombs_are_refused(read):
 def test_checksums_are_verified(read, name):
     content = bytearray(zipped(A, byteorder=b"little"))
     content[content.index(name.encode()) + len(name)] ^= 1
-    with pytest.raises(InputError, match=f"{name}.*(checksum|CRC)|(checksum|CRC).*{name}"):
+    with pytest.raises(InputError, match=f"'{name}' is damaged: its CRC differs"):
         read(bytes(content))
 
 
@@ -442,15 +442,15 @@ def many_members(count: int) -> bytes:
 
 
 def test_members_of_one_name_are_refused(read):
-    with pytest.raises(InputError, match=r"malformed at 'archive/data/0'|two members named"):
+    with pytest.raises(InputError, match="two members named 'archive/data/0'"):
         read(zipped(A, {"0": VALUES.tobytes(), "1": VALUES.tobytes()}).replace(b"data/1", b"data/0"))
 
 
-@pytest.mark.parametrize(("count", "told"), [(3, "lists more"), (300, "lists more"), (65534, "members, at most"),
-                                             (65535, "members, at most|past 4 GB")])
+@pytest.mark.parametrize(("count", "told"), [(3, "not where its directory says"), (300, "not where its directory says"),
+                                             (65534, "not where its directory says"), (65535, "past 4 GB")])
 def test_overlapping_members_are_refused(read, count, told):
     begin = time.process_time()
-    with pytest.raises(InputError, match=f"{told}|not where its directory says"):
+    with pytest.raises(InputError, match=told):
         read(many_members(count))
     assert time.process_time() - begin < 2
 
@@ -484,27 +484,6 @@ def test_cut_files_are_refused(read, name):
             read(content[:place])
 
 
-def mutations(content: bytes, seed: int):
-    """Changed, removed, repeated and swapped bytes, and numbers made huge."""
-    rng = random.Random(seed)
-    while True:
-        changed = bytearray(content)
-        for _ in range(rng.choice([1, 1, 2, 8])):
-            place, length = rng.randrange(len(changed)), rng.choice([1, 2, 4, 8, 30])
-            kind = rng.randrange(5)
-            if kind == 0:
-                changed[place] ^= 1 << rng.randrange(8)
-            elif kind == 1:
-                changed[place] = rng.randrange(256)
-            elif kind == 2:
-                del changed[place:place + length]
-            elif kind == 3:
-                changed[place:place] = changed[place:place + length]
-            else:
-                changed[place:place + length] = b"\xff" * len(changed[place:place + length])
-        yield bytes(changed)
-
-
 SMALL = state(a=tensor(storage()), b=tensor(storage("1", "torch.HalfStorage", 4), size=(2, 2), stride=(1, 2)),
               c=named("torch._utils._rebuild_parameter") + b"(" + tensor(storage(), 5, (), ()) + b"\x88}tR", d=plain(1))
 LEGACY = legacy(SMALL, ("1", "0"), struct.pack("<q8xq", 4, 6) + VALUES.tobytes())
@@ -515,7 +494,8 @@ ZIPPED = zipped(SMALL, {"0": VALUES.tobytes(), "1": bytes(8)}, byteorder=b"littl
 def test_changed_files_are_refused_or_read(read, content):
     """The zip format has checksums: what is read at all is what was written."""
     original = read(content).arrays
-    for changed in itertools.islice(mutations(content, 1), 1000):
+    for number in range(1000):
+        changed = mutate(content, number, np.random.default_rng([1, number]), [])
         try:
             arrays = read(changed).arrays
         except InputError:

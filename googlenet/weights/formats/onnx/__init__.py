@@ -10,9 +10,10 @@ from pathlib import Path
 
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import read_whole
+from googlenet.weights.formats.message_kind import kind_of
 from googlenet.weights.formats.onnx.messages import load
 from googlenet.weights.formats.onnx.structure import understand
-from googlenet.weights.formats.protobuf import kind_of
+from googlenet.weights.formats.wording import shown
 from minigrad.errors import InputError
 
 
@@ -31,5 +32,5 @@ def read(path: Path) -> Contents:
         found = understand(model)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    told = ", ".join(filter(None, [f"opset {model.opset}", model.producer]))
+    told = ", ".join(filter(None, [f"opset {model.opset}", shown(model.producer)]))
     return Contents(f"ONNX ({told})", found.arrays, (*model.notes, *found.notes), found.graph, model.metadata)

@@ -19,6 +19,7 @@ from googlenet.weights.formats.onnx import operators, quantised
 from googlenet.weights.formats.onnx.messages import Model, Node
 from googlenet.weights.formats.onnx.operators import Interpreter
 from googlenet.weights.formats.onnx.quantised import SATURATE, Constant
+from googlenet.weights.formats.wording import quoted, shown, shown_shape
 from minigrad.errors import InputError
 from minigrad.kernels.windows import Padding, Windows, windows
 
@@ -105,13 +106,13 @@ class Walk:
         """Give the graph's input random pixels; return the batch that it has, and the image as (H, W, C)."""
         inputs = {name: axes for name, axes in self.model.inputs.items() if name not in self.values}
         if len(inputs) != 1:
-            raise InputError(f"the graph has {len(inputs)} inputs ({', '.join(inputs)}), expected the images alone: "
-                             "export the model with one input")
+            raise InputError(f"the graph has {len(inputs)} inputs ({shown(', '.join(inputs))}), expected the images "
+                             "alone: export the model with one input")
         (name, axes), = inputs.items()
         batch, channels, rows, columns = _axes(name, axes)
         H, W = axes[rows] or size, axes[columns] or size
         if not (0 < H <= LARGEST_SIDE and 0 < W <= LARGEST_SIDE):
-            raise InputError(f"the graph's input {name!r} {axes} has images of {H}x{W} pixels, expected at most "
+            raise InputError(f"the graph's input {quoted(name)} {axes} has images of {H}x{W} pixels, expected at most "
                              f"{LARGEST_SIDE}x{LARGEST_SIDE}: export it for smaller ones")
         image = np.random.default_rng(0).integers(0, 256, (H, W, 3)).astype(np.float64)
         order = sorted(range(4), key=(batch, rows, columns, channels).__getitem__)
@@ -146,7 +147,7 @@ class Walk:
         if not name:
             return None
         if name not in self.values:
-            raise InputError(f"{node} reads {name!r}, which nothing before it gives: export the model again")
+            raise InputError(f"{node} reads {quoted(name)}, which nothing before it gives: export the model again")
         return self.values[name]
 
     def _computed(self, node: Node, inputs: list[Any]) -> list[Constant | Pixels]:
@@ -186,8 +187,8 @@ def _axes(name: str, axes: tuple[int, ...]) -> tuple[int, int, int, int]:
     The channels are the axis of three, or the second; the images the axis of one or of no known size, or the first."""
     threes = [axis for axis in (1, 3, 0, 2) if len(axes) == 4 and axes[axis] == 3]
     if len(axes) != 4 or not (threes or axes[1] == 0):
-        raise InputError(f"the graph's input {name!r} has shape {axes}, expected images of three channels such as "
-                         "(N, 3, 224, 224): give a classifier of colour images")
+        raise InputError(f"the graph's input {quoted(name)} has shape {shown_shape(axes)}, expected images of three "
+                         "channels such as (N, 3, 224, 224): give a classifier of colour images")
     channels = (threes or [1])[0]
     others = [axis for axis in range(4) if axis != channels]
     batch = next((axis for axis in others if axes[axis] <= 1), others[0])
@@ -209,7 +210,7 @@ def _constant(node: Node) -> np.ndarray:
 
 def _require(right: bool, node: Node, has: str, expected: str) -> None:
     if not right:
-        raise InputError(f"{node} has {has}, expected {expected}: no GoogLeNet known computes that")
+        raise InputError(f"{node} has {shown(has)}, expected {expected}: no GoogLeNet known computes that")
 
 
 def _array(node: Node, inputs: list[Any], place: int, name: str) -> Constant | None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from googlenet.weights.formats.protobuf import Buffer, Field, parse
+from googlenet.weights.formats.elements import BFLOAT16, decode, item_size, shape_of, told_widened, widened
+from googlenet.weights.formats.protobuf import Buffer, Field, last, parse
+from googlenet.weights.formats.wording import DAMAGED, quoted, shown, shown_shape
 from minigrad.errors import InputError
 
 TENSOR = {
@@ -48,12 +50,12 @@ MODEL = {
     14: Field("metadata_props", "message", ENTRY),
 }
 
-FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
-DTYPES = {FLOAT: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", FLOAT16: "f2", 11: "f8", 12: "u4",
-          13: "u8", BFLOAT16: "u2"}  # bfloat16 is half of a float32's bits
-FIELDS = {FLOAT: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}  # else int32
+FLOAT = 1
+DTYPES = {FLOAT: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
+          10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: BFLOAT16}
+FIELDS = {"float32": "float_data", "int64": "int64_data", "float64": "double_data", "uint32": "uint64_data",
+          "uint64": "uint64_data"}  # all others: int32_data
 EXTERNAL = 1
-MOST_AXES, MOST_VALUES = 16, 2**40
 
 # What an attribute's `type` says of where its value is.
 VALUES = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints"}
@@ -78,11 +80,12 @@ class Node:
         value = self.attributes.get(name, default)
         kind, expected = KINDS[type(default)]
         if not isinstance(value, kind) or (isinstance(value, list) and not all(isinstance(n, int) for n in value)):
-            raise InputError(f"{self}: its attribute {name} is {value!r}, expected {expected}: export the model again")
+            raise InputError(f"{self}: its attribute {name} is {shown(repr(value))}, expected {expected}: "
+                             "export the model again")
         return value
 
     def __str__(self) -> str:
-        return f"{self.op} node {self.name or self.outputs[0]!r}"
+        return f"{shown(self.op)} node {shown(self.name) if self.name else quoted(self.outputs[0])}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def load(content: Buffer, where: str) -> Model:
     """Return the graph of a ModelProto. Raises InputError, beginning with `where`, for what is malformed or missing."""
     message = parse(content, MODEL, where)
     if not message["graph"]:
-        raise InputError(f"{where} has no graph: use another copy of the file")
+        raise InputError(f"{where} has no graph: {DAMAGED}")
     graph = message["graph"][-1]
     if graph["sparse_initializer"]:
         raise InputError(f"{where} stores sparse arrays, which no GoogLeNet has: export it with dense ones")
@@ -110,9 +113,10 @@ def load(content: Buffer, where: str) -> Model:
     for tensor in graph["initializer"]:
         name = last(tensor["name"], "")
         if name in arrays or not name:
-            raise InputError(f"{where} has two arrays named {name!r}: export it again")
-        arrays[name] = array_of(tensor, f"{where}: {name}")
-    halved = [last(tensor["name"], "") for tensor in graph["initializer"] if last(tensor["data_type"], 0) == BFLOAT16]
+            raise InputError(f"{where} has two arrays named {quoted(name)}: export it again")
+        arrays[name] = array_of(tensor, f"{where}: {shown(name)}")
+    halves = [last(tensor["name"], "") for tensor in graph["initializer"]
+              if DTYPES[last(tensor["data_type"], 0)] == BFLOAT16]
     return Model(
         nodes=tuple(_node(node, where) for node in graph["node"]), arrays=arrays,
         inputs={last(value["name"], ""): _axes(value) for value in graph["input"]},
@@ -120,49 +124,51 @@ def load(content: Buffer, where: str) -> Model:
                    if last(entry["domain"], "") in ("", "ai.onnx")], default=1),
         producer=" ".join(message["producer_name"][-1:] + message["producer_version"][-1:]).strip(),
         metadata={last(entry["key"], ""): last(entry["value"], "") for entry in message["metadata_props"]},
-        notes=(f"bfloat16 arrays read as float32: {len(halved)}, such as {halved[0]}",) if halved else ())
+        notes=told_widened(halves))
 
 
 def array_of(tensor: Mapping[str, Any], where: str) -> np.ndarray:
-    """Return a TensorProto's values, which may be a view of the file's bytes."""
+    """Return a TensorProto's values, which may be a view of the file's bytes.
+
+    Raises InputError for values that are in another file, of no type of numbers, or don't fit their shape."""
     if last(tensor["data_location"], 0) == EXTERNAL or tensor["external_data"]:
         raise InputError(f"{where} lies in a file of its own: save the model with its data in one file "
                          "(onnx.save_model, save_as_external_data=False)")
     kind = last(tensor["data_type"], 0)
     if kind not in DTYPES:
         raise InputError(f"{where} has data type {kind}, expected floats or integers of 8 to 64 bits: export it so")
-    dims, dtype = tensor["dims"], np.dtype(f"<{DTYPES[kind]}")
-    if len(dims) > MOST_AXES or any(n < 0 for n in dims) or math.prod(n or 1 for n in dims) > MOST_VALUES:
-        raise InputError(f"{where} is said to have shape {tuple(dims)}: use another copy of the file")
-    values = _raw(tensor, dtype, where) if tensor["raw_data"] else _typed(tensor, kind, dtype, where)
-    if values.size != math.prod(dims):
-        raise InputError(f"{where} has {values.size} values, its shape {tuple(dims)} {math.prod(dims)}: "
-                         "use another copy of the file")
-    values = values.astype(dtype.newbyteorder("="), copy=False).reshape(dims)
-    return (values.astype(np.uint32) << 16).view(np.float32) if kind == BFLOAT16 else values
+    dtype, shape = DTYPES[kind], shape_of(tensor["dims"])
+    if shape is None:
+        raise InputError(f"{where} is said to have shape {shown_shape(tensor['dims'])}: {DAMAGED}")
+    values = _raw(tensor, dtype, where) if tensor["raw_data"] else _typed(tensor, dtype, where)
+    if values.size != math.prod(shape):
+        raise InputError(f"{where} has {values.size} values, its shape {shape} {math.prod(shape)}: {DAMAGED}")
+    return values.reshape(shape)
 
 
-def _raw(tensor: Mapping[str, Any], dtype: np.dtype, where: str) -> np.ndarray:
+def _raw(tensor: Mapping[str, Any], dtype: str, where: str) -> np.ndarray:
     raw = tensor["raw_data"][-1]
     if any(len(tensor[name]) for name in {*FIELDS.values(), "int32_data"}):
         raise InputError(f"{where} has its values twice, raw and typed: export it again")
-    if len(raw) % dtype.itemsize:
-        raise InputError(f"{where} has {len(raw)} bytes, no whole number of {dtype} values: use another copy")
-    return np.frombuffer(raw, dtype) if len(raw) else np.empty(0, dtype)
+    if len(raw) % item_size(dtype):
+        raise InputError(f"{where} has {len(raw)} bytes, no whole number of {dtype} values: {DAMAGED}")
+    return decode(raw, dtype)
 
 
-def _typed(tensor: Mapping[str, Any], kind: int, dtype: np.dtype, where: str) -> np.ndarray:
-    values = tensor[FIELDS.get(kind, "int32_data")]
-    if dtype.kind == "f" and kind != FLOAT16:
+def _typed(tensor: Mapping[str, Any], dtype: str, where: str) -> np.ndarray:
+    values = tensor[FIELDS.get(dtype, "int32_data")]
+    if isinstance(values, np.ndarray):  # float32 and float64
         return values
     numbers = np.array(values, np.int64)
-    if kind == 13:
+    if dtype == "uint64":
         return numbers.view(np.uint64)
-    stored = np.dtype("u2") if kind == FLOAT16 else dtype
+    stored = "uint16" if dtype in ("float16", BFLOAT16) else dtype  # halves are there as their bits
     fitting = numbers.astype(stored)
     if (fitting != numbers).any():
-        raise InputError(f"{where} has values that its type {stored} can't hold: use another copy of the file")
-    return fitting.view(np.float16) if kind == FLOAT16 else fitting
+        raise InputError(f"{where} has values that its type {stored} can't hold: {DAMAGED}")
+    if dtype == BFLOAT16:
+        return widened(fitting)
+    return fitting.view(np.float16) if dtype == "float16" else fitting
 
 
 def _node(message: Mapping[str, Any], where: str) -> Node:
@@ -170,7 +176,7 @@ def _node(message: Mapping[str, Any], where: str) -> Node:
                 name=last(message["name"], ""), attributes={
                     last(each["name"], ""): _value(each, where) for each in message["attribute"]})
     if not node.outputs:
-        raise InputError(f"{where}: a node {node.op!r} {node.name!r} has no output: use another copy of the file")
+        raise InputError(f"{where}: a node {quoted(node.op)} {quoted(node.name)} has no output: {DAMAGED}")
     return node
 
 
@@ -185,7 +191,7 @@ def _value(attribute: Mapping[str, Any], where: str) -> Any:
         return list(attribute[kind])
     value = last(attribute[kind], DEFAULTS.get(kind))
     if kind == "t":
-        return None if value is None else array_of(value, f"{where}: attribute {name}")
+        return None if value is None else array_of(value, f"{where}: attribute {shown(name)}")
     return bytes(value) if kind == "s" else value
 
 
@@ -195,8 +201,3 @@ def _axes(value: Mapping[str, Any]) -> tuple[int, ...]:
             for shape in tensor["shape"]:
                 return tuple(max(last(axis["dim_value"], 0), 0) for axis in shape["dim"])
     return ()
-
-
-def last(values: Any, default: Any) -> Any:
-    """Return the last value of a field, the one that counts, or what stands for none."""
-    return values[-1] if len(values) else default

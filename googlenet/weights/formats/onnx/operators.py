@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from googlenet.weights.formats.elements import BFLOAT16
 from googlenet.weights.formats.onnx.messages import DTYPES, Node
+from googlenet.weights.formats.wording import shown
 from minigrad.errors import InputError
 
 MOST_BYTES = 2**28  # that all operators of a graph may allocate; GoogLeNet's weights with both heads are 54 MB
@@ -36,7 +38,7 @@ class Interpreter:
                 found = OPERATORS[node.op](node, inputs, self.opset)
         except (ValueError, IndexError, TypeError, KeyError, OverflowError, ZeroDivisionError, MemoryError,
                 AttributeError) as error:
-            raise InputError(f"{node} can't be computed ({error}): export the model again") from error
+            raise InputError(f"{node} can't be computed ({shown(str(error))}): export the model again") from error
         return found if isinstance(found, list) else [found]
 
     def spend(self, node: Node, size: int) -> None:
@@ -65,7 +67,10 @@ def _size(node: Node, inputs: Arrays) -> int:
 
 
 def _cast(node: Node, inputs: Arrays, opset: int) -> np.ndarray:
-    return inputs[0].astype(DTYPES[node.attributes["to"]])
+    dtype = DTYPES[node.attributes["to"]]
+    if dtype == BFLOAT16:
+        raise ValueError("NumPy has no bfloat16")
+    return inputs[0].astype(dtype)
 
 
 def _reshape(node: Node, inputs: Arrays, opset: int) -> np.ndarray:
@@ -139,7 +144,10 @@ def _arithmetic(operator: Callable[[Any, Any], np.ndarray]) -> Callable[[Node, A
 
 
 def _divided(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a / b if a.dtype.kind == "f" else a // b
+    if a.dtype.kind == "f":
+        return a / b
+    quotient = a // b
+    return quotient + ((quotient < 0) & (quotient * b != a))  # ONNX rounds integers towards zero, NumPy down
 
 
 ARITHMETIC: dict[str, Callable[[Any, Any], np.ndarray]] = {

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from googlenet.weights.formats.onnx.messages import Node
+from googlenet.weights.formats.wording import DAMAGED, quoted, shown
 from minigrad.errors import InputError
 
 SATURATE = "Saturate"
@@ -64,7 +65,7 @@ class _Operands:
     def constant(self, place: int) -> Constant:
         found = self.values.get(self.node.inputs[place])
         if not isinstance(found, Constant):
-            raise InputError(f"{self.node}: its input {self.node.inputs[place]!r} is not a constant: "
+            raise InputError(f"{self.node}: its input {quoted(self.node.inputs[place])} is not a constant: "
                              "export the model with static quantisation")
         return found
 
@@ -180,12 +181,12 @@ def dequantised(node: Node, constant: Constant, scale: np.ndarray, zero_point: n
     q = constant.array
     types = [q.dtype] if zero_point is None else [q.dtype, zero_point.dtype]
     if any(each.kind not in "iu" or each.itemsize > 4 for each in types):
-        raise InputError(f"{node}: {constant.name} and its zero point are {' and '.join(map(str, types))}, expected "
-                         "quantised integers: export the model again")
+        raise InputError(f"{node}: {shown(constant.name)} and its zero point are {' and '.join(map(str, types))}, "
+                         "expected quantised integers: export the model again")
     scale = _along(node, constant, scale, axis).astype(np.float64)
     zero = 0 if zero_point is None else _along(node, constant, zero_point, axis).astype(np.int64)
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise InputError(f"{node}: {constant.name} has a scale that is no positive number: use another copy")
+        raise InputError(f"{node}: {shown(constant.name)} has a scale that is no positive number: {DAMAGED}")
     numbers = np.subtract(q, zero, dtype=np.int64) * scale
     return Constant(constant.name, numbers.astype(np.float32), float(scale.max(initial=0.0)) / 2)
 
@@ -209,6 +210,6 @@ def _along(node: Node, constant: Constant, factor: np.ndarray, axis: int) -> np.
         return factor.reshape(())
     rank = constant.array.ndim
     if not -rank <= axis < rank or factor.shape != (constant.array.shape[axis],):
-        raise InputError(f"{node}: {constant.name} {constant.array.shape} has {factor.size} scales or zero points "
-                         f"along axis {axis}: use another copy of the file")
+        raise InputError(f"{node}: {shown(constant.name)} {constant.array.shape} has {factor.size} scales or "
+                         f"zero points along axis {axis}: {DAMAGED}")
     return factor.reshape([-1 if each == axis % rank else 1 for each in range(rank)])

@@ -31,6 +31,7 @@ from googlenet.weights.contents import Graph, Place
 from googlenet.weights.formats.onnx.layers import Layer, Walk
 from googlenet.weights.formats.onnx.messages import Model
 from googlenet.weights.formats.onnx.quantised import Constant
+from googlenet.weights.formats.wording import shown
 from minigrad import nn
 from minigrad.errors import InputError
 from minigrad.kernels.windows import Padding, Pair, Windows, windows
@@ -396,7 +397,7 @@ class _Writer:
     def place(self, path: str, constant: Constant, layout: str, channels: int = 0) -> None:
         before = self.placed.setdefault(constant.name, constant)
         if before is not constant and not np.array_equal(before.array, constant.array):
-            raise InputError(f"the graph uses {constant.name} for two layers, in two shapes: export it again")
+            raise InputError(f"the graph uses {shown(constant.name)} for two layers, in two shapes: export it again")
         self.places[path] = Place(constant.name, layout, channels)
 
     def lrn(self) -> str:
