@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 import minigrad
 from data.base import Dataset
@@ -102,7 +103,7 @@ def classify(predictors: list[Predictor], dataset: Dataset, flags: argparse.Name
     """Predict under a bar that counts images and the errors so far."""
     found: list[Prediction] = []
     wrong = 0
-    with tqdm(total=total, unit="image") as bar:
+    with logging_redirect_tqdm(), tqdm(total=total, unit="image") as bar:
         for each in predictions(predictors, dataset, flags.crops, threads=flags.loader_threads, max_bad=flags.max_bad,
                                 limit=flags.limit, bad=bad):
             found.append(each)

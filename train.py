@@ -33,6 +33,7 @@ from googlenet.inference import load, score
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.training import DivergedError, Epoch, Step, Trainer, configuration
 from googlenet.weights import fetch, load_model, read
+from googlenet.weights.files import file_of
 from minigrad import init
 from minigrad.errors import InputError
 
@@ -45,6 +46,7 @@ FOR_EMBEDDED: dict[str, Any] = {"image_size": 64, "epochs": 7, "batch_size": 16,
 CHANGEABLE = {"data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every"}
 # What of the network may be chosen beside --init FILE.
 FREE_WITH_WEIGHTS = {"image_size", "heads", "dropout", "aux_dropout", "dtype"}
+OF_WEIGHTS = {"resize", "standardise"}  # flags of training that the file's preprocessing decides
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
@@ -140,16 +142,21 @@ def started(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
 def pretrained(flags: argparse.Namespace, given: dict[str, Any], config: TrainingConfig, training: Dataset,
                validation: Dataset | None) -> Trainer:
     """Begin with the weights of a file: the network and the preprocessing are the file's, the classes the data's."""
-    if config.init not in fetch.PUBLISHED and not Path(config.init).exists():
+    fixed = sorted(given.keys() & ({field.name for field in fields(ModelConfig)} - FREE_WITH_WEIGHTS | OF_WEIGHTS))
+    if fixed:
+        raise InputError(f"--{fixed[0].replace('_', '-')} can't change beside --init {config.init}, whose network and "
+                         "preprocessing are taken; leave it out, or start with --init xavier")
+    if config.init not in fetch.PUBLISHED and not file_of(config.init).exists():
         raise InputError(f"--init {config.init}: there is no such file; give {', '.join(init.SCHEMES)}, a file of "
                          f"trained weights, or {', '.join(fetch.PUBLISHED)} to download them")
     found = path_of(config.init)
-    weights = read(found).tested()
+    try:
+        weights = read(found).tested()
+    except InputError:
+        if "image_size" not in given:
+            raise
+        weights = read(found, image_size=given["image_size"]).tested()  # of heads on another grid than that of 224
     own = {name: given[name] for name in FREE_WITH_WEIGHTS & given.keys()}
-    fixed = sorted(given.keys() & ({field.name for field in fields(ModelConfig)} - FREE_WITH_WEIGHTS))
-    if fixed:
-        raise InputError(f"--{fixed[0].replace('_', '-')} can't change beside --init {config.init}, whose network it "
-                         "is; leave it out, or start with --init xavier")
     model_config = replace(weights.config, **{"heads": flags.heads, **own}, classes=len(training.classes))
     preprocessing = weights.preprocessing.at(model_config.image_size)
     trainer = Trainer(GoogLeNet(model_config), config, training, validation, preprocessing)
@@ -167,7 +174,7 @@ def resumed(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, 
                          "or start a new run")
     path = Path(flags.resume)
     path = path / "last.h5" if path.is_dir() else path
-    loaded = load_model(path)
+    loaded = load_model(path, raw=True)
     changed = {name: value for name, value in given.items() if name in CHANGEABLE}
     config = replace(configuration(loaded, path), **changed)
     prepare_kernels(config)

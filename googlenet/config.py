@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import numbers
 import re
 from collections.abc import Callable, Collection
@@ -135,7 +134,7 @@ def from_json(config: type[C], text: str) -> C:
     Raises InputError for text that is not a JSON object, unknown fields and values out of range."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{config.__name__} is not JSON ({error}): restore the file it was read from") from error
     if not isinstance(values, dict):
         raise InputError(f"{config.__name__} is {type(values).__name__}, expected a JSON object: restore its file")
@@ -153,16 +152,20 @@ def _problem(value: Any, kind: type, metadata: Any) -> str:
         return f"expected {KINDS[kind]}, got {type(value).__name__}"
     if metadata["choices"] and value not in metadata["choices"]:
         return f"choose one of {', '.join(metadata['choices'])}"
-    if metadata["interval"] and not _within(float(value), metadata["interval"]):
+    if metadata["interval"] and not _within(value, metadata["interval"]):
         return f"choose {KINDS[kind]} in {metadata['interval']}" + (f" {metadata['unit']}" if metadata["unit"] else "")
     return ""
 
 
 def _within(value: float, interval: str) -> bool:
     low, high = (float(bound) for bound in interval[1:-1].split(","))
-    above = low <= value if interval[0] == "[" else low < value
-    below = value <= high if interval[-1] == "]" else value < high
-    return above and below and not math.isnan(value)
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number beyond all floats
+        return False
+    above = low <= number if interval[0] == "[" else low < number
+    below = number <= high if interval[-1] == "]" else number < high
+    return above and below
 
 
 def _add_flag(parser: argparse._ActionsContainer, name: str, kind: type, default: Any, metadata: Any) -> None:

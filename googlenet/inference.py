@@ -109,12 +109,12 @@ class Predictor:
         return np.concatenate([crops(image, 1, self.preprocessing) for image in images])
 
 
-def load(path: str | PathLike[str], *, raw: bool = False) -> Predictor:
+def load(path: str | PathLike[str], *, raw: bool = False, image_size: int = 224) -> Predictor:
     """Open a weight file, ours or another framework's, for prediction: with the averaged weights where it has them and
-    not `raw`.
+    not `raw`. `image_size` counts where the file does not tell it.
 
     Raises InputError for a file that is missing, damaged or no GoogLeNet."""
-    return Predictor(load_model(path, raw=raw))
+    return Predictor(load_model(path, raw=raw, image_size=image_size))
 
 
 def for_classes(network: Predictor, classes: Sequence[str], origin: str) -> Predictor:
@@ -220,8 +220,8 @@ def _rank(found: Prediction) -> int:
 def _refuse(own: Sequence[str], wanted: Sequence[str], origin: str) -> NoReturn:
     """Say why a network's own classes are not those that are wanted."""
     if len(own) != len(wanted):
-        raise InputError(f"the network has {len(own)} classes, {origin} has {len(wanted)}; "
-                         "give the weights and the data of one task")
+        raise InputError(f"the network has {len(own)} classes, {origin} has {len(wanted)}; give the weights and the "
+                         "data of one task, or name the network's classes as the data's: convert --classes")
     number = next(number for number, pair in enumerate(zip(own, wanted, strict=True)) if not same(*pair))
     raise InputError(f'class {number} is "{own[number]}" to the network and "{wanted[number]}" in {origin}; '
                      "give the weights and the data of one task, in one order")

@@ -358,7 +358,7 @@ def has_batch_norm(config: ModelConfig) -> bool:
 def lrn_of(config: ModelConfig) -> Lrn | None:
     """Return the constants of local response normalisation, None for a variant without it.
 
-    Raises InputError for a text that is not four numbers, or where the variant has none."""
+    Raises InputError for a text that is not four numbers that make sense, or where the variant has none."""
     variant = VARIANTS[config.variant]
     if not config.lrn:
         return variant.lrn
@@ -367,10 +367,14 @@ def lrn_of(config: ModelConfig) -> Lrn | None:
                          "leave lrn empty")
     try:
         size, alpha, beta, k = config.lrn.split()
-        return Lrn(int(size), float(alpha), float(beta), float(k))
+        found = Lrn(int(size), float(alpha), float(beta), float(k))
     except ValueError as error:
         raise InputError(f"lrn {config.lrn!r}: expected four numbers, 'size alpha beta k', such as '5 1e-4 0.75 1'"
                          ) from error
+    if found.size < 1 or found.size % 2 == 0 or found.alpha < 0 or found.k <= 0 or not np.isfinite(found).all():
+        raise InputError(f"lrn {config.lrn!r}: expected an odd size, alpha from 0 on, k above 0, all of them finite: "
+                         "otherwise a channel has no middle, or a root is of a negative number")
+    return found
 
 
 def convolution(channels: int, output: int, kernel: int, config: ModelConfig, *, stride: int = 1,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from googlenet.config import ModelConfig
-from googlenet.model import TABLE_1, VARIANTS, GoogLeNet, Row
+from googlenet.model import CAFFE_LRN, TABLE_1, VARIANTS, GoogLeNet, Row, lrn_of
 from minigrad import nn
 
 UNITS = {"K": 2**10, "M": 10**6}
@@ -88,6 +88,10 @@ def _notes(config: ModelConfig, norms: int) -> list[str]:
         told.append(f"{config.variant}: no biases but batch norm, {norms:,} parameters in the trunk (counted above)")
     if VARIANTS[config.variant].lrn is None:
         told.append(f"{config.variant}: no local response normalisation")
+    lrn = lrn_of(config)
+    if lrn and lrn != CAFFE_LRN:
+        told.append(f"{config.variant}: local response normalisation over {lrn.size} channels, alpha {lrn.alpha:g}, "
+                    f"beta {lrn.beta:g}, k {lrn.k:g}")
     return told
 
 

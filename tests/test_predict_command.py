@@ -11,8 +11,10 @@ import googlenet
 from data.crops import crops
 from data.decode import read_image
 from data.preprocess import PREPROCESSINGS
+from googlenet.model import preprocessing_of
+from googlenet.weights import save_weights
 from minigrad.errors import InputError
-from tests.runs import CLASSES, process, script, write_set, write_weights
+from tests.runs import CLASSES, network, process, script, write_set, write_weights
 
 FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 
@@ -128,6 +130,17 @@ def test_a_picture_that_is_none(weights, photos, tmp_path, content, told):
     assert done.code == 1
     assert str(path) in done.complaint
     assert told in done.complaint
+
+
+def test_probabilities_that_are_no_numbers_are_an_error(photos, tmp_path):
+    made = network()
+    for array in made.state().values():
+        array[...] = 1e30
+    save_weights(tmp_path / "huge.h5", made, preprocessing=preprocessing_of(made.config), classes=CLASSES)
+    done = script("googlenet", "predict", photos[0], "--weights", tmp_path / "huge.h5")
+    assert done.code == 1
+    assert "huge.h5: the probabilities of" in done.complaint
+    assert done.out == ""
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated"])

@@ -1,6 +1,7 @@
 """train.py --init FILE: trained weights as a beginning."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from googlenet.weights import load_model
 from tests.runs import CLASSES, computing_alone, process, run_folder, script, write_set, write_weights
 
 alone = pytest.fixture(autouse=True)(computing_alone)
+FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 STILL = ("--lr", "1e-12", "--epochs", "1", "--batch-size", "4", "--threads", "1")  # steps too small to move a weight
 
 
@@ -48,6 +50,8 @@ def test_a_resumed_run_does_not_begin_again(pictures, tmp_path):
     (("--init", "bvlk"), "--init bvlk: there is no such file; give xavier, he, truncated_normal, .* bvlc, torchvision"),
     (("--init", "{folder}/a.h5", "--variant", "caffe"), "--variant can't change beside --init"),
     (("--init", "{folder}/a.h5", "--width", "0.5"), "--width can't change beside --init"),
+    (("--init", "{folder}/a.h5", "--resize", "300"), "--resize can't change beside --init .*preprocessing are taken"),
+    (("--init", "{folder}/a.h5", "--standardise"), "--standardise can't change beside --init"),
 ])
 def test_what_makes_no_sense_is_told(pictures, tmp_path, flags, told):
     write_weights(tmp_path / "a.h5")
@@ -56,6 +60,24 @@ def test_what_makes_no_sense_is_told(pictures, tmp_path, flags, told):
     assert done.code == 1
     assert re.search(told, done.complaint), done.complaint
     assert not (tmp_path / "runs").exists()
+
+
+def test_begins_with_a_checkpoint_that_is_named_by_its_prefix(pictures, tmp_path):
+    done = script("train.py", "--init", FIXTURES / "slim_v2.ckpt", "--image-size", "64", "--heads", "none", "--data",
+                  pictures, "--output", tmp_path / "runs", *STILL)
+    assert done.code == 0, done.err
+    assert "slim_v2.ckpt: slim, 230 arrays" in done.out
+
+
+def test_begins_with_heads_of_smaller_images(pictures, tmp_path):
+    """A Caffe model does not tell the size of its images, and its heads' weights depend on it."""
+    trained = write_weights(tmp_path / "trained.h5", seed=5, variant="caffe", image_size=64)
+    assert script("googlenet", "export", trained, tmp_path / "trained.caffemodel").code == 0
+    flags = ("--init", tmp_path / "trained.caffemodel", "--data", pictures, "--output", tmp_path / "runs", *STILL)
+    assert "--image-size" in script("train.py", *flags).complaint
+    done = script("train.py", *flags, "--image-size", "64")
+    assert done.code == 0, done.err
+    assert "all of the network" in done.out
 
 
 def test_as_a_user_does(pictures, tmp_path):

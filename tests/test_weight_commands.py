@@ -18,6 +18,7 @@ from googlenet.weights import fetch, load_model, read, save, save_weights
 from googlenet.weights.fetch import Published
 from googlenet.weights.formats import safetensors
 from minigrad import Tensor
+from minigrad.errors import InputError
 from tests.runs import CLASSES, Done, network, process, script, write_weights
 
 FIXTURES = Path(__file__).parent / "fixtures" / "weights"
@@ -138,6 +139,16 @@ def test_convert_keeps_averaged_weights_and_leaves_the_rest_out(tmp_path, weight
     assert again.arrays == {}
 
 
+def test_convert_tells_of_values_that_are_not_finite(tmp_path, weights):
+    with np.load(FIXTURES / "caffe_npz.npz") as archive:
+        arrays = dict(archive)
+    arrays["conv1/7x7_s2/bias"][:2] = np.nan
+    np.savez(tmp_path / "bad.npz", **arrays)
+    assert "2 values are not finite numbers" in ran("convert", tmp_path / "bad.npz", tmp_path / "out.h5")
+    assert "not finite" not in ran("convert", weights, tmp_path / "good.h5")
+    assert "bad.npz: conv1/bias (float32)" in refused("export", tmp_path / "out.h5", tmp_path / "out.onnx")
+
+
 @pytest.mark.parametrize("command", ["convert", "export"])
 def test_nothing_is_overwritten_unasked(tmp_path, weights, command):
     out = tmp_path / "out.h5"
@@ -188,6 +199,14 @@ def test_what_is_exported_is_the_same_network(tmp_path, weights, ending):
     assert compared["settings"] == {}
     kept = read(out, image_size=64).weights.classes
     assert kept == (CLASSES if ending not in ("caffemodel", "npz") else ("0", "1", "2", "3"))
+
+
+def test_a_file_that_does_not_tell_the_size_of_its_images(tmp_path):
+    """Heads behind a grid of another size are a part of it."""
+    ran("export", write_weights(tmp_path / "in.h5", variant="caffe", image_size=64), tmp_path / "out.caffemodel")
+    assert googlenet.load(tmp_path / "out.caffemodel", image_size=64).model.config.heads == "both"
+    with pytest.raises(InputError, match="--image-size"):
+        googlenet.load(tmp_path / "out.caffemodel")
 
 
 def test_a_chain_of_formats_loses_nothing(tmp_path, weights):

@@ -30,7 +30,8 @@ from minigrad.errors import InputError
 DIFFER = 3  # the exit code: 1 is an error, 2 wrong usage
 DESCRIPTION = """Compare two networks array by array, and on images stage by stage; or a network and activations that
 another framework recorded, an .npz of arrays named as its stages are, with the network's input among them as "input" or
-"data". Differences are told in parts of the largest value. Images pass through each network's own preprocessing."""
+"data". A relative difference is the largest one in parts of the largest value. Images pass through each network's own
+preprocessing."""
 EPILOG = f"""exit code: 0 where all arrays (and with images all stages that both have) agree within the tolerance,
 {DIFFER} where they differ, 1 for an error"""
 
@@ -149,7 +150,7 @@ def _side(side: Side) -> str:
 
 
 def _table(kind: str, rows: list[Difference], tolerance: float) -> str:
-    header = (kind, "shape", "largest difference", "of the largest", "mean", "correlation", "")
+    header = (kind, "shape", "largest difference", "relative", "mean", "correlation", "")
     return text.table([header, *(_row(each, tolerance) for each in rows)], left=(0, 1, 6))
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from data.preprocess import PREPROCESSINGS, Preprocessing
 from googlenet.classes import BACKGROUND
 from googlenet.commands import text
@@ -71,6 +73,9 @@ def _told(source: Path, out: Path, weights: Weights, left: list[str]) -> str:
              ("", f"SHA-256 {sha256(source)}"), *text.described(weights),
              ("mapped", f"{len(weights.arrays)} arrays of {len(layers)} layers")]
     lines += [("note", note) for note in (origin_.notes if origin_ else ())]
+    bad = sum(int(np.count_nonzero(~np.isfinite(array))) for array in weights.arrays.values())
+    if bad:
+        lines.append(("note", f"{bad:,} values are not finite numbers, so that it can't be run: inspect shows where"))
     if left:
         lines.append(("note", f"left out, as it is only for going on with training: {', '.join(sorted(left))}"))
     lines += [("wrote", str(out)), ("", f"SHA-256 {sha256(out)}")]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from googlenet.commands import text
 from googlenet.commands.files import WEIGHTS_HELP, add_image_size, check_output, path_of
-from googlenet.config import to_json
 from googlenet.weights import read, save
-from googlenet.weights.placing import foreign
+from googlenet.weights.placing import foreign, texts
 from googlenet.weights.weights import Weights
 
 UNNAMED = "class names and preprocessing, which the format has no place for: keep {source} beside it"
@@ -69,7 +68,7 @@ def _lost_in_caffe(weights: Weights) -> list[str]:
 def _safetensors(out: Path, weights: Weights) -> list[str]:
     from googlenet.weights.formats import safetensors
 
-    safetensors.write(out, foreign(weights, "torchvision"), _metadata(weights))
+    safetensors.write(out, foreign(weights, "torchvision"), texts(weights))
     return [FOREIGN] * (weights.config.variant != "torchvision" or weights.config.batch_norm == "folded")
 
 
@@ -79,19 +78,13 @@ def _onnx(out: Path, weights: Weights) -> list[str]:
     whole = weights.config
     # What the graph does not have can't be promised beside it.
     config = replace(whole, heads="none", dtype="float32")
-    export.write(out, weights.model(), _metadata(replace(weights, config=config)))
+    export.write(out, weights.model(), texts(replace(weights, config=config)))
     return ["the auxiliary heads, which testing does not use"] * (whole.heads != "none")
 
 
 def _h5(out: Path, weights: Weights) -> list[str]:
     save(out, weights)
     return []
-
-
-def _metadata(weights: Weights) -> dict[str, str]:
-    """Return what must travel with the arrays; `placing` reads it back."""
-    return {"config": to_json(weights.config), "classes": "\n".join(weights.classes),
-            "preprocessing": weights.preprocessing.to_json()}
 
 
 WRITERS: dict[str, Callable[[Path, Weights], list[str]]] = {

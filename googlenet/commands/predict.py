@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 
+import numpy as np
+
 from data.crops import COUNTS, crops
 from data.decode import read_image
 from data.errors import DataError
 from googlenet.commands import networks
 from googlenet.inference import top
+from minigrad.errors import InputError
 
 
 def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -35,6 +38,9 @@ def run(flags: argparse.Namespace) -> int:
         except DataError as error:  # the other images still have their answer
             failures.append(str(error))
             continue
+        if not np.isfinite(mean).all():
+            raise InputError(f"{flags.weights}: the probabilities of {path} are not numbers; take another copy of the "
+                             "weights, or an earlier checkpoint")
         best = [{"class": network.classes[c], "index": int(c), "probability": float(mean[c])} for c in top(mean)]
         results.append({"file": path, "top5": best})
     print(json.dumps(results, indent=2) if flags.json else "\n".join(map(_as_text, results)))

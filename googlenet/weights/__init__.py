@@ -48,11 +48,11 @@ def read(path: str | PathLike[str], *, image_size: int = 224) -> Stored:
     return Stored(placing.place(contents, str(path), sha256(path), image_size=image_size))
 
 
-def load_model(path: str | PathLike[str], *, raw: bool = False) -> LoadedModel:
+def load_model(path: str | PathLike[str], *, raw: bool = False, image_size: int = 224) -> LoadedModel:
     """Return the network of any weight file, in evaluation mode: its averaged weights where it has them and not `raw`.
 
-    Raises InputError as `read` does, and for weights that are not finite."""
-    stored = read(path)
+    `image_size` as in `read`. Raises InputError as `read` does, and for weights that are not finite."""
+    stored = read(path, image_size=image_size)
     weights = stored.tested(raw)
     return LoadedModel(weights.model(str(path)), weights.classes, weights.preprocessing, stored.arrays,
                        stored.attributes)

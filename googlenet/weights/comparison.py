@@ -20,7 +20,6 @@ from googlenet.classes import columns, same
 from googlenet.model import GoogLeNet, has_batch_norm
 from googlenet.weights import placing, store
 from googlenet.weights.files import sha256
-from googlenet.weights.folding import folded
 from googlenet.weights.recording import CLASSIFIER, INPUT, PROBABILITIES, Recording, recording, without_grid_of_one
 from googlenet.weights.weights import Weights
 from minigrad import Tensor, hdf5, no_grad, ops
@@ -111,7 +110,7 @@ def compare_arrays(a: Weights, b: Weights) -> ArrayComparison:
     """Compare the arrays of two networks; batch norms are folded first where the two do not have the same."""
     notes: tuple[str, ...] = ()
     if a.arrays.keys() != b.arrays.keys() and (has_batch_norm(a.config) or has_batch_norm(b.config)):
-        a, b = folded(a), folded(b)
+        a, b = a.folded(), b.folded()
         notes = ("their batch norms are not the same, and were folded into the convolutions before comparing",)
     both = []
     for name in a.arrays:
@@ -179,12 +178,12 @@ class Tally:
         return Difference(self.name, (a, b), self.largest, relative, mean, self._correlation())
 
     def _correlation(self) -> float | None:
-        count, a, b, aa, bb, ab = self.moments
-        # Below this a variance is what float64 leaves of the subtraction.
-        if count * aa - a * a <= 1e-12 * count * aa or count * bb - b * b <= 1e-12 * count * bb:
+        count, a, b, aa, bb, ab = self.moments.tolist()
+        one, other = count * aa - a * a, count * bb - b * b
+        # Below this a variance is what float64 leaves of the subtraction. (It is no number where squares overflow.)
+        if not (one > 1e-12 * count * aa and other > 1e-12 * count * bb):
             return None
-        found = (count * ab - a * b) / math.sqrt((count * aa - a * a) * (count * bb - b * b))
-        return float(np.clip(found, -1, 1))
+        return min(max((count * ab - a * b) / (math.sqrt(one) * math.sqrt(other)), -1.0), 1.0)
 
 
 # Stages.
@@ -256,7 +255,7 @@ def _runner(side: Side) -> Callable[[_Batch], Stages]:
     """Return what gives a side's stages for a batch."""
     if isinstance(side, Recording):
         return lambda batch: _with_probabilities({name: array[batch.part] for name, array in side.stages.items()})
-    model, way = side.model(side.source.file if side.source else "the weights"), side.preprocessing
+    model, way = side.model(), side.preprocessing
 
     def run(batch: _Batch) -> Stages:
         if batch.x is not None:

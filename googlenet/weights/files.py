@@ -23,7 +23,13 @@ def read_whole(path: str | PathLike[str]) -> memoryview:
         raise InputError(f"{path} can't be read ({reason}): give the path of a weight file") from error
 
 
+def file_of(path: str | PathLike[str]) -> Path:
+    """Return the file that `path` names: itself, or the index of a TensorFlow checkpoint whose files' prefix it is."""
+    index = Path(f"{path}.index")
+    return index if index.is_file() and not Path(path).is_file() else Path(path)
+
+
 def sha256(path: str | PathLike[str]) -> str:
-    """Return the SHA-256 of a file; of TensorFlow's checkpoints in several files, their index's."""
-    with open(path if Path(path).is_file() else f"{path}.index", "rb") as file:
+    """Return the SHA-256 of the file that a path names, as in `file_of`."""
+    with open(file_of(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

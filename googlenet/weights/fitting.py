@@ -38,9 +38,9 @@ def apply(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str = "the
     require_same({path: array.shape for path, array in own.items()},
                  {path: array.shape for path, array in arrays.items()}, source,
                  "Build the network with the configuration that the file was written with.")
-    _require_finite(arrays, source)
+    cast = _finite(arrays, model.config.dtype, source)
     for path, array in own.items():
-        array[...] = arrays[path]
+        array[...] = cast[path]
 
 
 def transfer(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str) -> list[str]:
@@ -56,9 +56,9 @@ def transfer(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str) ->
     require_same({path: array.shape for path, array in wanted.items()},
                  {path: array.shape for path, array in taken.items()}, source,
                  "Weights of another variant, width or module can't begin this network.")
-    _require_finite(taken, source)
-    for path in wanted:
-        own[path][...] = taken[path]
+    cast = _finite({path: taken[path] for path in wanted}, model.config.dtype, source)
+    for path, array in cast.items():
+        own[path][...] = array
     return sorted(layers)
 
 
@@ -66,11 +66,18 @@ def _may_differ(path: str) -> bool:
     return path.startswith(("classifier/", *(f"{head}/" for head in HEADS.values())))
 
 
-def _require_finite(arrays: Mapping[str, np.ndarray], source: str) -> None:
+def _finite(arrays: Mapping[str, np.ndarray], dtype: str, source: str) -> dict[str, np.ndarray]:
+    """Return the arrays in this precision. Raises InputError where one is not of finite numbers in it."""
+    cast = {}
     for path, array in arrays.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise InputError(f"{source}: {path} ({array.dtype}) holds values that are not finite numbers: "
-                             "take an earlier checkpoint")
+        if array.dtype.kind != "f":
+            raise InputError(f"{source}: {path} is of {array.dtype}: expected floating-point numbers, as weights are")
+        with np.errstate(over="ignore"):
+            cast[path] = array.astype(dtype, copy=False)
+        if not np.isfinite(cast[path]).all():
+            raise InputError(f"{source}: {path} ({array.dtype}) holds values that are not finite numbers in {dtype}: "
+                             "take another copy, or an earlier checkpoint")
+    return cast
 
 
 def listed(names: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,6 @@ from googlenet.model import HEADS
 from googlenet.weights import placing, store
 from googlenet.weights.contents import Contents
 from googlenet.weights.files import sha256
-from googlenet.weights.folding import folded
 from googlenet.weights.layouts import LAYOUTS
 from googlenet.weights.recording import recording
 from googlenet.weights.weights import Weights
@@ -66,17 +65,18 @@ def inspect(path: str | PathLike[str], *, image_size: int = 224) -> Inspection:
 
 def _inspect_ours(path: str | PathLike[str]) -> Inspection:
     arrays, attributes = hdf5.load(path)
-    weights, reason, dead = None, "", {}
+    weights: Weights | None = None
+    reason, dead = "", {}
     metadata = {name: str(value) for name, value in attributes.items()}
     notes: tuple[str, ...] = ()
     try:
         stored = store.read(path)
-        weights = stored.weights
-        dead = {store.GROUP + name: count for name, count in dead_filters(weights).items()}
+        dead = {store.GROUP + name: count for name, count in dead_filters(stored.weights).items()}
         if stored.averaged:
-            averaged = dead_filters(replace(weights, arrays=stored.averaged))
+            averaged = dead_filters(stored.tested())
             dead |= {store.AVERAGED + name: count for name, count in averaged.items()}
         metadata = {name: str(value) for name, value in stored.attributes.items()}  # the rest is told of the network
+        weights = stored.weights
         notes = _origin(weights)
     except InputError as error:
         reason = str(error)
@@ -95,15 +95,16 @@ def _inspect_foreign(path: Path, image_size: int) -> Inspection:
     from googlenet.weights import formats  # here, as our own files need none of its readers
 
     contents, digest = formats.read(path), sha256(path)
-    weights, reason, dead = None, "", {}
+    weights, reason, dead, notes = None, "", {}, contents.notes
     try:
         reason = _something_else(contents, path.name)
         if not reason:
             weights = placing.place(contents, path.name, digest, image_size=image_size)
             dead = {origin(name, weights)[0]: count for name, count in dead_filters(weights).items()}
+            notes = weights.source.notes if weights.source else notes
     except InputError as error:
         reason = str(error)
-    return Inspection(path.name, contents.format, digest, dict(contents.metadata), contents.notes,
+    return Inspection(path.name, contents.format, digest, dict(contents.metadata), notes,
                       _all(contents.arrays, dead), weights, reason)
 
 
@@ -136,7 +137,7 @@ def dead_filters(weights: Weights) -> dict[str, int]:
 
     A filter is what one output channel sums by. It is dead where its largest |weight|, with batch norm folded in, is at
     most DEAD of the layer's largest. (Whether ReLU shuts one for all images can't be seen in weights.)"""
-    return {path: _dead(array) for path, array in folded(weights).arrays.items() if path.endswith("/weight")}
+    return {path: _dead(array) for path, array in weights.folded().arrays.items() if path.endswith("/weight")}
 
 
 def _dead(weight: np.ndarray) -> int:

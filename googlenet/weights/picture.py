@@ -7,7 +7,6 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from googlenet.weights.folding import folded
 from googlenet.weights.inspection import DEAD
 from googlenet.weights.weights import Weights
 from minigrad.errors import InputError
@@ -21,7 +20,7 @@ def first_filters(weights: Weights) -> np.ndarray:
     """Return conv1's filters, batch norm folded in, in red, green and blue: (O, KH, KW, 3).
 
     A separable stem's two layers are multiplied to the one convolution that they compute."""
-    arrays = folded(weights).arrays
+    arrays = weights.folded().arrays
     if "conv1/weight" in arrays:
         filters = arrays["conv1/weight"].astype(np.float64)
     elif "conv1/depthwise/weight" in arrays:

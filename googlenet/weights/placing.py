@@ -18,13 +18,14 @@ from googlenet.config import ModelConfig, from_json, to_json
 from googlenet.model import HEAD_CHANNELS, HEADS, VARIANTS, GoogLeNet, lrn_of, scaled
 from googlenet.weights.contents import Contents, Graph, Place
 from googlenet.weights.fitting import listed, require_same
-from googlenet.weights.images import images_of
 from googlenet.weights.layouts import shape_there, to_ours, to_theirs
-from googlenet.weights.schemes import SCHEMES, Scheme
+from googlenet.weights.preprocessing import preprocessing_for
+from googlenet.weights.schemes import BRANCHES, SCHEMES, Scheme
 from googlenet.weights.weights import Source, Weights
 from minigrad.errors import InputError
 
 FEATURES = 1024  # of the classifier's input, at full width
+MOST_DIGITS = 6  # of a width behind the point
 PUBLISHED_SLIM = 1001  # classes, the first of them the background
 WRAPPED = "module."
 CAFFE_VARIANTS = ("paper", "caffe", "onnx-inception-v1")  # the networks whose arrays are Caffe's
@@ -44,7 +45,7 @@ def place(contents: Contents, file: str, sha256: str, *, image_size: int = 224) 
         config = _told_config(own["config"], graph, file)
     else:
         config = _config(contents, scheme, file, image_size)
-    shapes = {path: array.shape for path, array in GoogLeNet(config).state().items()}
+    shapes = _shapes(config, file)
     places = graph.places if graph and graph.places else _places(scheme, config, shapes)  # type: ignore[arg-type]
     expected = {each.name: shape_there(shapes[path], each) for path, each in places.items() if path in shapes}
     left = _no_weights(contents, scheme, expected)
@@ -54,12 +55,13 @@ def place(contents: Contents, file: str, sha256: str, *, image_size: int = 224) 
                  f"{scheme.framework if scheme else 'the graph'}; "
                  "an input of other than 224 pixels is told by --image-size.")
     _require_all(places, shapes, file)
+    _require_numbers(found, file)
     arrays = {path: to_ours(found[places[path].name], places[path]) for path in shapes}
-    preprocessing, taken = images_of(contents, config, scheme, file)
+    preprocessing, taken = preprocessing_for(contents, config, scheme, file)
     source = Source(Path(file).name, contents.format, sha256,
                     {path: f"{places[path].name} {places[path].layout}" for path in shapes},
                     (*contents.notes, *taken, *_told(left)))
-    return Weights(config, arrays, _classes(own, config, scheme), preprocessing, source)
+    return Weights(config, arrays, _classes(own, config, scheme, file), preprocessing, source)
 
 
 def _unwrapped(contents: Contents) -> Contents:
@@ -79,9 +81,10 @@ def scheme_of(contents: Contents, file: str) -> Scheme:
     best = max(fits, key=lambda key: fits[key])
     if fits[best] < 0.5:
         shown = listed([f"{name} {array.shape}" for name, array in arrays.items()])
-        frameworks = ", ".join(scheme.framework for scheme in SCHEMES.values())
+        frameworks = ", ".join(dict.fromkeys(scheme.framework.partition(",")[0] for scheme in SCHEMES.values()))
         raise InputError(f"{file} ({contents.format}) holds no GoogLeNet that is known by its names: "
-                         f"{shown or 'no arrays'}. Known are the names of {frameworks}")
+                         f"{shown or 'no arrays'}. Known are the names of {frameworks}: give weights of one of "
+                         "these, or let inspect show what this file holds")
     if keras:  # both have the same names; Theano's kernels begin with the output channels
         first = arrays.get("conv1/7x7_s2/weight")
         return SCHEMES["keras" if first is not None and first.shape[:2] == (7, 7) else "keras (Theano)"]
@@ -109,6 +112,17 @@ def texts(weights: Weights) -> dict[str, str]:
             "preprocessing": weights.preprocessing.to_json()}
 
 
+def _shapes(config: ModelConfig, file: str) -> Shapes:
+    """Return the shapes of the network's arrays. Raises InputError for a network that no memory can hold."""
+    try:
+        return {path: array.shape for path, array in GoogLeNet(config).state().items()}
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise InputError(f"{file} describes a network of width {config.width:g} for images of {config.image_size} "
+                         f"pixels, which can't be built ({error}): use another copy of it") from error
+
+
 def _places(scheme: Scheme, config: ModelConfig, shapes: Shapes) -> dict[str, Place]:
     channels = {f"{head}/fc/weight": scaled(HEAD_CHANNELS, config.width) for head in HEADS.values()}
     found = {path: scheme.place(path, shape, channels.get(path, 0)) for path, shape in shapes.items()}
@@ -132,21 +146,54 @@ def _config(contents: Contents, scheme: Scheme | None, file: str, image_size: in
     folded = not there("conv1/batch_norm/mean", (0,)) if VARIANTS[variant].batch_norm else False
     classes = arrays[bias.name].size
     features = arrays[weight.name].shape[-1 if weight.layout == "OI" else -2]
+    convolutions = {layer: there(f"{layer}/weight", (0,) * 4) for layer in _full_channels(variant)}
+    outputs = {layer: arrays[each.name].shape[each.layout.index("O")] for layer, each in convolutions.items()
+               if each and arrays[each.name].ndim == 4}
     if graph and graph.image_size:
         image_size = graph.image_size
     return ModelConfig(variant=variant, classes=classes, image_size=image_size,
                        heads="both" if len(heads) == len(HEADS) else "".join(heads) or "none",
-                       width=max(features, 1) / FEATURES, lrn=graph.lrn if graph else "",
+                       width=_width(max(features, 1) / FEATURES, outputs, variant), lrn=graph.lrn if graph else "",
                        batch_norm="folded" if folded else "learned", dropout=VARIANTS[variant].dropout)
 
 
+def _full_channels(variant: str) -> dict[str, int]:
+    """Return the output channels of convolutions at full width."""
+    channels = {}
+    for row in VARIANTS[variant].table:
+        if row.type == "convolution":
+            channels[row.name] = row.output
+        elif row.type == "inception":
+            channels |= {f"{row.name}/{branch}": count for branch, count in zip(BRANCHES, row[5:], strict=True)}
+    return channels
+
+
+def _width(usual: float, outputs: Mapping[str, int], variant: str) -> float:
+    """Return the width at which the convolutions have these outputs: `usual`, or the number of fewest digits.
+
+    Channels are multiples of 4, so that a range of widths gives the same. Where none does it is `usual`, and placing
+    tells what differs."""
+    full = _full_channels(variant)
+    low = max(((found - 2) / full[layer] for layer, found in outputs.items() if found > 4), default=0.0)
+    high = min(((found + 2) / full[layer] for layer, found in outputs.items()), default=0.0)
+    shortest = (round((low + high) / 2, digits) for digits in range(1, MOST_DIGITS + 1))
+    return next((width for width in (usual, *shortest)
+                 if width > 0 and all(scaled(full[layer], width) == found for layer, found in outputs.items())), usual)
+
+
 def _told_config(text: str, graph: Graph | None, file: str) -> ModelConfig:
-    """Return the configuration that a file carries as a text. Raises InputError where its graph computes another."""
-    told = from_json(ModelConfig, text)
+    """Return the configuration that a file carries as a text.
+
+    Raises InputError where it is none, or the file's graph computes another."""
+    try:
+        told = from_json(ModelConfig, text)
+        lrn = lrn_of(told)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     if graph:
         found = replace(told, variant=graph.variant, lrn=graph.lrn)
-        if (told.variant, lrn_of(told)) != (found.variant, lrn_of(found)):
-            raise InputError(f"{file} says that it is {told.variant} with {lrn_of(told)}, but its graph computes "
+        if (told.variant, lrn) != (found.variant, lrn_of(found)):
+            raise InputError(f"{file} says that it is {told.variant} with {lrn}, but its graph computes "
                              f"{found.variant} with {lrn_of(found)}: it was edited; take out its text 'config'")
     return told
 
@@ -177,10 +224,23 @@ def _require_all(places: Places, shapes: Shapes, file: str) -> None:
                          f"has no {listed(unknown) or 'other'}. Give a file of the whole network")
 
 
-def _classes(own: Mapping[str, str], config: ModelConfig, scheme: Scheme | None) -> tuple[str, ...]:
-    """Return the classes' names; digits stand for names nobody gave."""
+def _require_numbers(found: Mapping[str, np.ndarray], file: str) -> None:
+    whole = [f"{name} ({array.dtype})" for name, array in found.items() if array.dtype.kind != "f"]
+    if whole:
+        raise InputError(f"{file}: {listed(whole)}: expected floating-point numbers, as weights are; where these are "
+                         "quantised, multiply them by their scales")
+
+
+def _classes(own: Mapping[str, str], config: ModelConfig, scheme: Scheme | None, file: str) -> tuple[str, ...]:
+    """Return the classes' names; digits stand for names nobody gave.
+
+    Raises InputError where the file names another number of them than the network has."""
     if "classes" in own:
-        return tuple(own["classes"].splitlines())
+        names = tuple(own["classes"].split("\n"))  # not splitlines, which takes other characters for ends as well
+        if len(names) != config.classes:
+            raise InputError(f"{file} names {len(names)} classes for a network of {config.classes}: name them all, or "
+                             "take out its text 'classes'")
+        return names
     if scheme is SCHEMES["slim"] and config.classes == PUBLISHED_SLIM:
         return (BACKGROUND, *map(str, range(config.classes - 1)))
     return tuple(map(str, range(config.classes)))

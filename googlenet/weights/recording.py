@@ -81,7 +81,7 @@ def _slim() -> dict[str, str]:
 
 def _ours() -> dict[str, str]:
     stages = ("conv1", "pool1", "norm1", "conv2_reduce", "conv2", "norm2", "pool2", "pool3", "pool4", "pool5",
-              "fully_connected", "classifier", *MODULES)
+              "classifier", *MODULES)
     return {stage: stage for stage in stages}
 
 

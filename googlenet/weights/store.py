@@ -88,7 +88,7 @@ def read(path: str | PathLike[str]) -> Stored:
         classes = tuple(map(str, json.loads(own["classes"])))
         preprocessing = Preprocessing.from_json(own["preprocessing"])
         source = _source(str(attributes[SOURCE])) if SOURCE in attributes else None
-    except (InputError, DataError, ValueError, TypeError) as error:
+    except (InputError, DataError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
     if len(classes) != config.classes:
         raise InputError(f"{path} names {len(classes)} classes for a network of {config.classes}: write it again")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data.preprocess import Preprocessing
 from googlenet.config import ModelConfig
-from googlenet.model import GoogLeNet
-from googlenet.weights.fitting import apply
+from googlenet.model import GoogLeNet, has_batch_norm
+from googlenet.weights.fitting import apply, require_same
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,29 @@ class Weights:
     preprocessing: Preprocessing
     source: Source | None = None
 
-    def model(self, file: str = "the weights") -> GoogLeNet:
+    def model(self, file: str = "") -> GoogLeNet:
         """Build the network, in evaluation mode.
 
         Raises InputError, which names `file`, for arrays that do not fit or values that are not finite."""
         made = GoogLeNet(self.config)
-        apply(made, self.arrays, file)
+        apply(made, self.arrays, file or self._file)
         return made.eval()
+
+    def folded(self) -> Weights:
+        """Return weights of the same function in testing, to rounding, with batch norms folded into the convolutions.
+
+        Other than `model` it takes values that are not finite. Raises InputError for arrays that do not fit."""
+        made = GoogLeNet(self.config)
+        own = made.state()
+        require_same({path: array.shape for path, array in own.items()},
+                     {path: array.shape for path, array in self.arrays.items()}, self._file, "Use another copy of it.")
+        if not has_batch_norm(self.config):
+            return self
+        for path, array in own.items():
+            array[...] = self.arrays[path]
+        made = made.folded()
+        return replace(self, config=made.config, arrays=made.state())
+
+    @property
+    def _file(self) -> str:
+        return self.source.file if self.source else "the weights"

@@ -56,7 +56,9 @@ def test_json_round_trip(config):
 
 
 @pytest.mark.parametrize(("text", "told"), [("{", "not JSON"), ("[]", "list"), ('{"widht": 1}', "widht"),
-                                        ('{"width": "1"}', "width='1'"), ('{"image_size": 3}', "image_size=3")])
+                                        ('{"width": "1"}', "width='1'"), ('{"image_size": 3}', "image_size=3"),
+                                        ('{"classes": %s}' % ("9" * 5000), "not JSON"), ("[" * 100_000, "not JSON"),
+                                        ('{"width": 1%s}' % ("0" * 400), "choose a number in")])
 def test_foreign_json_is_refused(text, told):
     with pytest.raises(InputError, match=told):
         from_json(ModelConfig, text)

@@ -67,7 +67,8 @@ def test_the_constants_of_lrn_can_be_given():
 
 @pytest.mark.parametrize(("variant", "lrn", "told"), [
     ("paper", "5 1e-4 0.75", "expected four numbers"), ("paper", "5.5 1 1 1", "expected four numbers"),
-    ("slim", "5 1e-4 0.75 1", "slim has no local response normalisation")])
+    ("paper", "4 1 1 1", "odd size"), ("paper", "5 nan 1 1", "finite"), ("paper", "5 1 1 0", "k above 0"),
+    ("paper", "5 -1 1 1", "alpha from 0"), ("slim", "5 1e-4 0.75 1", "slim has no local response normalisation")])
 def test_constants_that_make_no_sense_are_refused(variant, lrn, told):
     with pytest.raises(InputError, match=told):
         GoogLeNet(ModelConfig(variant=variant, lrn=lrn))
@@ -121,6 +122,8 @@ def test_the_summary_says_what_its_columns_hide():
     assert "kernels of the 5x5 branch are 3x3" in told
     assert "batch norm" in told
     assert "kernels" not in render(summary(ModelConfig()))
+    assert "normalisation over 11 channels" in render(summary(ModelConfig(variant="inception5h")))
+    assert "normalisation" not in render(summary(ModelConfig()))
 
 
 def test_an_image_too_small_for_floored_pools_is_told():

@@ -48,6 +48,8 @@ def test_heads_that_are_not_wanted_are_left_out():
     (lambda arrays: arrays.update({"conv1/weight": np.zeros((7, 7, 3, 5))}), r"conv1/weight \(7, 7, 3, 5\)"),
     (lambda arrays: arrays.update({"conv1/extra": np.zeros(5)}), r"the network lacks conv1/extra"),
     (lambda arrays: arrays.update({"conv1/bias": np.full(4, np.inf)}), r"conv1/bias .*not finite"),
+    (lambda arrays: arrays.update({"conv1/bias": np.full(4, 1e300)}), r"conv1/bias .*not finite numbers in float32"),
+    (lambda arrays: arrays.update({"conv1/bias": np.zeros(4, np.int64)}), r"conv1/bias is of int64"),
 ])
 def test_what_else_differs_is_an_error_that_changes_nothing(change, told):
     begun, arrays = network(2), dict(network(1).state())

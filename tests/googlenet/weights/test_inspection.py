@@ -10,7 +10,6 @@ from data.preprocess import Preprocessing
 from googlenet.config import ModelConfig
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.weights import Weights, save
-from googlenet.weights.folding import folded
 from googlenet.weights.inspection import OURS, dead_filters, inspect, origin, parameters, statistics
 from googlenet.weights.picture import CELL, GAP, HEADER, MARGIN, draw_filters, first_filters
 from minigrad import Tensor, hdf5, init
@@ -81,15 +80,15 @@ def test_a_filter_that_batch_norm_scales_away_is_dead():
 def test_folding_keeps_the_function_and_values_that_are_not_finite():
     made = weights(variant="torchvision", heads="none")
     x = Tensor(np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32))
-    plain = folded(made)
+    plain = made.folded()
     assert not any("batch_norm" in path for path in plain.arrays)
     assert plain.config.batch_norm == "folded"
     np.testing.assert_allclose(plain.model()(x).logits.data, made.model()(x).logits.data, rtol=1e-3, atol=1e-3)
     made.arrays["conv1/weight"][0, 0, 0, 0] = np.nan
-    assert np.isnan(folded(made).arrays["conv1/weight"]).sum() == 1
-    assert folded(plain) is plain
+    assert np.isnan(made.folded().arrays["conv1/weight"]).sum() == 1
+    assert plain.folded() is plain
     with pytest.raises(InputError, match="it lacks conv1/weight"):
-        folded(replace(made, arrays={}))
+        replace(made, arrays={}).folded()
 
 
 # Files.
@@ -117,6 +116,18 @@ def test_our_file_that_is_no_network(tmp_path):
     assert found.weights is None
     assert "no model" in found.reason
     assert [each.name for each in found.arrays] == ["x"]
+
+
+def test_our_file_whose_arrays_do_not_fit(tmp_path):
+    save(tmp_path / "x.h5", replace(weights(), arrays={"conv1/weight": np.zeros((7, 7, 3, 5), np.float32)}))
+    found = inspect(tmp_path / "x.h5")
+    assert found.weights is None
+    assert "lacks conv1/bias" in found.reason
+    assert [each.name for each in found.arrays] == ["weights/conv1/weight"]
+
+
+def test_what_was_taken_for_granted_is_told():
+    assert "the graph's input is taken to be pixels 0..1" in inspect(FIXTURES / "onnx_qualcomm.onnx").notes
 
 
 def test_a_foreign_file_keeps_its_own_names(tmp_path):

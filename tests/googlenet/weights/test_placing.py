@@ -8,7 +8,7 @@ from googlenet.config import ModelConfig, to_json
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.weights.contents import Contents, Graph, Place
 from googlenet.weights.layouts import LAYOUTS, shape_there, to_ours, to_theirs
-from googlenet.weights.placing import foreign, place
+from googlenet.weights.placing import foreign, place, texts
 from googlenet.weights.schemes import SCHEMES
 from googlenet.weights.weights import Weights
 from minigrad import init
@@ -52,8 +52,8 @@ NAMED = [
 def weights_of(key: str, **config) -> Weights:
     """Random weights of the scheme's network, narrow, with statistics that are no identity."""
     scheme = SCHEMES[key]
-    made = ModelConfig(variant=scheme.variant, width=WIDTH,
-                       **{"classes": 7, "heads": "none" if key == "slim" else "both", **config})
+    made = ModelConfig(variant=scheme.variant,
+                       **{"width": WIDTH, "classes": 7, "heads": "none" if key == "slim" else "both", **config})
     model = GoogLeNet(made)
     init.initialise(model, 3, weight="he", bias=0.1)
     rng = np.random.default_rng(0)
@@ -130,6 +130,17 @@ def test_layouts_go_both_ways(layout):
     np.testing.assert_array_equal(to_ours(theirs, where), ours)
 
 
+@pytest.mark.parametrize("width", [0.01, 0.05, 0.1, 0.3, 0.37, 0.7, 1.5])
+@pytest.mark.parametrize("key", ["caffe", "slim", "inception5h"])
+def test_any_width_is_found(key, width):
+    """Channels are multiples of 4, so that the last layer's alone do not tell the width that all have."""
+    before, contents = contents_of(key, width=width, heads="none")
+    after = place(contents, "f", "")
+    assert after.config.width == pytest.approx(width, abs=0.02)
+    for path, array in before.arrays.items():
+        np.testing.assert_array_equal(after.arrays[path], array, err_msg=path)
+
+
 @pytest.mark.parametrize("heads", ["none", "aux1", "both"])
 def test_heads_are_found(heads):
     assert place(contents_of("caffe", heads=heads)[1], "f", "").config.heads == heads
@@ -158,6 +169,7 @@ def changed(change, key: str = "caffe") -> Contents:
      r"conv1/7x7_s2/weight \(7, 7, 3, 4\) where the network has \(4, 3, 7, 7\)"),
     (lambda arrays: arrays.update({"loss3/classifier/bias": np.zeros(8)}), r"loss3/classifier/weight \(7, 64\)"),
     (lambda arrays: arrays.pop("loss3/classifier/bias"), "no classifier"),
+    (lambda arrays: arrays.update({"conv1/7x7_s2/bias": np.zeros(4, np.int8)}), r"conv1/7x7_s2/bias \(int8\)"),
     (lambda arrays: arrays.clear(), "no GoogLeNet that is known by its names: no arrays"),
     (lambda arrays: [arrays.pop(name) for name in list(arrays) if "inception" in name],
      r"known by its names: conv1/7x7_s2/weight \(4, 3, 7, 7\)"),
@@ -166,6 +178,11 @@ def test_what_does_not_fit_is_refused(change, told):
     with pytest.raises(InputError, match=told) as error:
         place(changed(change), "some.file", "")
     assert "some.file" in str(error.value)
+
+
+def test_what_is_no_network_is_told_what_would_be_one():
+    with pytest.raises(InputError, match=r"Chainer, Keras, MatConvNet: give weights of one of these, or let inspect"):
+        place(Contents("Caffe mean image", {"mean": np.zeros((3, 8, 8))}), "f", "")
 
 
 def test_arrays_that_are_no_weights_are_named():
@@ -197,11 +214,23 @@ def test_slims_first_class_is_the_background():
 
 def test_texts_of_our_exports_come_back():
     before, contents = contents_of("torchvision", dropout=0.3, image_size=224)
-    before = Weights(before.config, before.arrays, tuple("abcdefg"), PREPROCESSINGS["slim"])
-    own = {"config": to_json(before.config), "classes": "\n".join(before.classes),
-           "preprocessing": before.preprocessing.to_json()}
-    after = place(Contents("safetensors", contents.arrays, metadata=own), "f", "")
+    before = Weights(before.config, before.arrays, (*"abcdef", "a name\x0bof\u2028parts"), PREPROCESSINGS["slim"])
+    after = place(Contents("safetensors", contents.arrays, metadata=texts(before)), "f", "")
     assert (after.config, after.classes, after.preprocessing) == (before.config, before.classes, before.preprocessing)
+
+
+@pytest.mark.parametrize(("own", "told"), [
+    ({"classes": "a\nb"}, "names 2 classes for a network of 7"),
+    ({"config": "{"}, "ModelConfig is not JSON"),
+    ({"config": "[" * 100_000}, "ModelConfig is not JSON"),
+    ({"config": '{"classes": 1%s}' % ("0" * 400)}, "choose a whole number"),
+    ({"config": '{"variant": "torchvision", "lrn": "5 1 1 1"}'}, "no local response normalisation"),
+    ({"config": '{"width": 1e7, "classes": 7}'}, "a network of width 1e[+]07 for images of 224 pixels, which can't be"),
+    ({"preprocessing": "{}"}, "expected the fields"),
+])
+def test_texts_that_do_not_fit_are_refused(own, told):
+    with pytest.raises(InputError, match=f"^some.file.*{told}"):
+        place(Contents("archive", contents_of("caffe")[1].arrays, metadata=own), "some.file", "")
 
 
 @pytest.mark.parametrize("variant", ["torchvision", "slim", "inception5h"])

@@ -97,7 +97,8 @@ def test_files_of_other_content_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("attribute", "value", "told"), [
     ("model", "{", "not JSON"), ("classes", "7", "weights.h5"), ("classes", '["a"]', "names 1 classes"),
-    ("preprocessing", "{}", "preprocessing"), ("model", '{"width": -1}', "width")])
+    ("preprocessing", "{}", "preprocessing"), ("model", '{"width": -1}', "width"),
+    ("source", "{}", "weights.h5: 'notes'")])
 def test_files_at_odds_with_themselves_are_refused(tmp_path, attribute, value, told):
     path = saved(tmp_path)
     arrays, attributes = hdf5.load(path)

@@ -23,8 +23,8 @@ ARRIVING = {
 MATCONVNET = (SCHEMES["matconvnet"], SCHEMES["matconvnet (Princeton)"])
 
 
-def images_of(contents: Contents, config: ModelConfig, scheme: Scheme | None,
-              file: str) -> tuple[Preprocessing, tuple[str, ...]]:
+def preprocessing_for(contents: Contents, config: ModelConfig, scheme: Scheme | None,
+                      file: str) -> tuple[Preprocessing, tuple[str, ...]]:
     """Return the preprocessing that belongs to a file's network, the graph's own arithmetic included, and notes of what
     was taken for granted. Raises InputError for a text of the file that is no preprocessing."""
     if "preprocessing" in contents.metadata:
