@@ -30,7 +30,7 @@ from googlenet import report
 from googlenet.commands.files import path_of
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.inference import load, score
-from googlenet.model import GoogLeNet, preprocessing_of
+from googlenet.model import VARIANTS, GoogLeNet, preprocessing_of
 from googlenet.training import DivergedError, Epoch, Step, Trainer, configuration
 from googlenet.weights import fetch, load_model, read
 from googlenet.weights.files import file_of
@@ -72,6 +72,8 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     report.check_threads(parser, flags.threads)
     parser.set_defaults(**dict.fromkeys(vars(flags)))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    if "dropout" not in given:
+        flags.dropout = VARIANTS[flags.variant].dropout
     if flags.data == "embedded":
         vars(flags).update({name: value for name, value in FOR_EMBEDDED.items() if name not in given})
         flags.resize = given.get("resize", flags.image_size)
@@ -162,7 +164,7 @@ def pretrained(flags: argparse.Namespace, given: dict[str, Any], config: Trainin
     trainer = Trainer(GoogLeNet(model_config), config, training, validation, preprocessing)
     fresh = trainer.initialise(weights.arrays, str(found))
     print(f"{found}: {weights.config.variant}, {len(weights.arrays)} arrays; "
-          + (f"not in it, and so drawn anew: {', '.join(fresh)}" if fresh else "all of the network"))
+          + (f"drawn anew, as classes differ or it lacks them: {', '.join(fresh)}" if fresh else "all of the network"))
     return trainer
 
 

@@ -64,7 +64,8 @@ class ModelConfig(Config):
                              "folded into the convolutions' weights and biases, for testing", "ours")
     lrn: str = option("", "", "local response normalisation as 'size alpha beta k', alpha divided by size; empty: the "
                       "variant's", "Caffe's lrn_layer")
-    dropout: float = option(0.4, "[0, 1)", "fraction dropped before the last layer", "paper, Table 1")
+    dropout: float = option(0.4, "[0, 1)", "fraction dropped before the last layer; train.py takes the "
+                            "variant's, 0.2 for torchvision and slim", "paper, Table 1")
     aux_dropout: float = option(0.7, "[0, 1)", "fraction dropped in each auxiliary classifier", "paper, section 5")
     dtype: str = option("float32", "float32 | float64", "precision of weights and arithmetic", "ours")
 

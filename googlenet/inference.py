@@ -109,12 +109,15 @@ class Predictor:
         return np.concatenate([crops(image, 1, self.preprocessing) for image in images])
 
 
-def load(path: str | PathLike[str], *, raw: bool = False, image_size: int = 224) -> Predictor:
+def load(path: str | PathLike[str], *, raw: bool = False, image_size: int | None = None) -> Predictor:
     """Open a weight file, ours or another framework's, for prediction: with the averaged weights where it has them and
-    not `raw`. `image_size` counts where the file does not tell it.
+    not `raw`; or published weights by their name (`googlenet.weights.fetch.PUBLISHED`), fetched where they are not
+    here. `image_size` is for files that do not tell it.
 
     Raises InputError for a file that is missing, damaged or no GoogLeNet."""
-    return Predictor(load_model(path, raw=raw, image_size=image_size))
+    from googlenet.weights.fetch import resolve  # here, as it takes a while to import
+
+    return Predictor(load_model(resolve(path), raw=raw, image_size=image_size))
 
 
 def for_classes(network: Predictor, classes: Sequence[str], origin: str) -> Predictor:

@@ -22,14 +22,21 @@ COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "l
 
 
 def run(main: Callable[[list[str]], int | None], program: str) -> None:
-    """Run a script's `main` and exit: 0, 1 with one line for an error, 130 after Ctrl-C; --debug shows where from."""
+    """Run a script's `main` and exit: 0, 1 with one line for an error, 130 after Ctrl-C; --debug shows where from.
+
+    Where nobody reads on (`... | head`), it ends as programs do whom the system ends for that: in silence, with 141."""
     arguments = sys.argv[1:]
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.captureWarnings(True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a class name may not exist in the console's encoding
     try:
-        sys.exit(main(arguments))
+        code = main(arguments)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+        sys.exit(141)
     except (InputError, DataError, OSError) as error:
         if "--debug" in arguments:
             raise

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from googlenet.config import ModelConfig
-from googlenet.model import CAFFE_LRN, TABLE_1, VARIANTS, GoogLeNet, Row, lrn_of
+from googlenet.model import CAFFE_LRN, TABLE_1, VARIANTS, GoogLeNet, Row, lrn_of, preprocessing_of
 from minigrad import nn
 
 UNITS = {"K": 2**10, "M": 10**6}
@@ -81,12 +81,15 @@ def render(summary: dict[str, Any]) -> str:
 
 def _notes(config: ModelConfig, norms: int) -> list[str]:
     """Return what a variant has that the table does not show."""
-    told = []
-    if VARIANTS[config.variant].kernel_5x5 != 5:
+    variant = VARIANTS[config.variant]
+    pads = "as TensorFlow's SAME" if variant.conv1_padding == "same" else f"{variant.conv1_padding} on each side"
+    pools = "SAME" if variant.pool_padding == "same" else f"rounded {'up' if variant.pool_ceil else 'down'}"
+    told = [f"{config.variant}: conv1 is padded {pads}, pools {pools}; images: {preprocessing_of(config)}"]
+    if variant.kernel_5x5 != 5:
         told.append(f"{config.variant}: the kernels of the 5x5 branch are 3x3")
     if norms:
         told.append(f"{config.variant}: no biases but batch norm, {norms:,} parameters in the trunk (counted above)")
-    if VARIANTS[config.variant].lrn is None:
+    if variant.lrn is None:
         told.append(f"{config.variant}: no local response normalisation")
     lrn = lrn_of(config)
     if lrn and lrn != CAFFE_LRN:

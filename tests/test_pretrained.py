@@ -24,7 +24,7 @@ def test_begins_where_the_weights_are(pictures, tmp_path):
     trained = write_weights(tmp_path / "trained.h5", seed=5, classes=tuple("abcdefg"), variant="caffe")
     done = script("train.py", "--init", trained, "--data", pictures, "--output", tmp_path / "runs", *STILL)
     assert done.code == 0, done.err
-    assert "drawn anew: aux1/classifier, aux2/classifier, classifier" in done.out
+    assert "drawn anew, as classes differ or it lacks them: aux1/classifier, aux2/classifier, classifier" in done.out
     before, after = load_model(trained), load_model(run_folder(tmp_path / "runs") / "best.h5")
     assert after.classes == CLASSES
     assert (after.model.config.variant, after.preprocessing) == ("caffe", before.preprocessing)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from unittest import mock
 
@@ -19,7 +21,7 @@ from googlenet.weights.fetch import Published
 from googlenet.weights.formats import safetensors
 from minigrad import Tensor
 from minigrad.errors import InputError
-from tests.runs import CLASSES, Done, network, process, script, write_weights
+from tests.runs import CLASSES, ROOT, Done, command, network, process, script, write_weights
 
 FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 TORCH = FIXTURES / "torch_legacy.pth"  # torchvision's network, narrow, 64 pixels, seven classes
@@ -364,8 +366,8 @@ def test_compare_tells_of_what_is_not_finite_in_valid_json(tmp_path, weights):
 
 
 def test_compare_folds_batch_norm_and_names_what_is_on_one_side(tmp_path):
-    ran("convert", TORCH, tmp_path / "a.h5", *AT_64)
-    told = ran("compare", tmp_path / "a.h5", FIXTURES / "onnx_torchvision.onnx", *AT_64, code=DIFFER)
+    ran("convert", TORCH, tmp_path / "a.h5")
+    told = ran("compare", tmp_path / "a.h5", FIXTURES / "onnx_torchvision.onnx", code=DIFFER)
     assert "folded into the convolutions" in told
     assert re.search(r"only in A +arrays: aux1/conv/weight", told)
 
@@ -477,3 +479,30 @@ def test_every_preprocessing_can_be_chosen():
     assert {"caffe", "torchvision", "slim", "onnx"} <= PREPROCESSINGS.keys()
     done = script("googlenet", "convert", "--help")
     assert all(name in done.out for name in PREPROCESSINGS)
+
+
+def test_nobody_reading_on_is_no_error():
+    """As in `... inspect FILE | head -1`: the reader is gone before the program writes."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(command("googlenet", "inspect", FIXTURES / "caffe_v1.caffemodel"), stdout=closed,
+                              stderr=subprocess.PIPE, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_class_names_may_be_given_to_predict(tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"class {letter}" for letter in "abcdefg"), encoding="utf-8")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(picture)
+    done = script("googlenet", "predict", picture, "--weights", FIXTURES / "onnx_caffe.onnx", "--classes", names)
+    assert done.code == 0, done.err
+    assert "class e" in done.out
+
+
+def test_a_mean_that_is_none_is_refused(tmp_path):
+    done = script("googlenet", "convert", FIXTURES / "caffe_v1.caffemodel", tmp_path / "out.h5",
+                  "--mean", FIXTURES / "chainer.npz")
+    assert "is no Caffe mean image" in done.complaint
+    assert not (tmp_path / "out.h5").exists()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from data.preprocess import PREPROCESSINGS, Preprocessing
-from googlenet.classes import BACKGROUND
 from googlenet.commands import text
 from googlenet.commands.files import (
     PREPROCESS_HELP,
     WEIGHTS_HELP,
+    add_classes,
     add_image_size,
     check_output,
+    class_names,
     named_preprocessing,
     path_of,
 )
@@ -38,8 +38,7 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
             "Every array is placed by its name and its shape, or the file is refused."))
     made.add_argument("file", metavar="FILE", help=WEIGHTS_HELP)
     made.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write")
-    made.add_argument("--classes", type=Path, metavar="NAMES.txt",
-                      help="class names, one a line in order; for TF-slim's 1001 classes, 1000 names will do")
+    add_classes(made)
     made.add_argument("--preprocess", choices=PREPROCESSINGS, help=PREPROCESS_HELP)
     made.add_argument("--mean", type=Path, metavar="MEAN.binaryproto",
                       help="Caffe's mean image; its mean colour is subtracted instead")
@@ -56,7 +55,7 @@ def run(flags: argparse.Namespace) -> int:
     stored = read(source, image_size=flags.image_size)
     weights = stored.weights
     if flags.classes:
-        weights = replace(weights, classes=_names(flags.classes, weights))
+        weights = replace(weights, classes=class_names(flags.classes, weights))
     weights = replace(weights, preprocessing=_preprocessing(flags, weights))
     save(flags.out, weights, averaged=stored.averaged)
     print(_told(source, flags.out, weights, left=[*stored.arrays, *stored.attributes]))
@@ -98,23 +97,8 @@ def _preprocessing(flags: argparse.Namespace, weights: Weights) -> Preprocessing
         return chosen
     from googlenet.weights.formats import caffemodel  # here, as only few need it
 
+    with open(flags.mean, "rb") as file:
+        if not caffemodel.recognise_mean(file.read(4096), flags.mean):
+            raise InputError(f"{flags.mean} is no Caffe mean image (.binaryproto): give one, or leave out --mean")
     colour = caffemodel.read_mean(flags.mean).tolist()  # blue, green, red
     return replace(chosen, mean=tuple(colour if chosen.order == "BGR" else colour[::-1]))
-
-
-def _names(path: Path, weights: Weights) -> tuple[str, ...]:
-    """Return the lines of a list of classes, kept whole, as they are beside a data set."""
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path} can't be read as UTF-8 text ({reason}): give a list of class names") from error
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise InputError(f"{path} names {repeated[0]!r} twice: each line is a class of its own")
-    count = weights.config.classes
-    if len(names) == count - 1 and weights.classes[0] == BACKGROUND:
-        return (BACKGROUND, *names)
-    if len(names) != count:
-        raise InputError(f"{path} has {len(names)} names for a network of {count} classes: give one for each, in order")
-    return tuple(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.preprocess import PREPROCESSINGS, Preprocessing
+from googlenet.classes import BACKGROUND
 from googlenet.config import ModelConfig
 from googlenet.weights import fetch
+from googlenet.weights.weights import Weights
 from minigrad.errors import InputError
 
 WEIGHTS_HELP = f"weights of any format that is read, or {', '.join(fetch.PUBLISHED)}: published ones, which are fetched"
@@ -20,8 +23,15 @@ PREPROCESS_HELP = "how images become the network's input, instead of what belong
 
 def add_image_size(parser: argparse.ArgumentParser) -> None:
     """Add --image-size."""
-    parser.add_argument("--image-size", type=int, default=224, metavar="S",
-                        help="side of the network's input, where the file does not tell it (default %(default)s)")
+    parser.add_argument("--image-size", type=int, metavar="S",
+                        help="side of the network's input, where the file does not tell it (without this flag 224)")
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add --classes."""
+    parser.add_argument("--classes", type=Path, metavar="NAMES.txt",
+                        help="class names, one a line in order, such as ImageNet's synset_words.txt; for TF-slim's "
+                        "1001 classes, 1000 names will do")
 
 
 def path_of(text: str) -> Path:
@@ -70,3 +80,21 @@ def check_place(out: Path) -> None:
 def named_preprocessing(name: str, config: ModelConfig) -> Preprocessing:
     """Return one of PREPROCESSINGS at the size of a network's input."""
     return PREPROCESSINGS[name].at(config.image_size)
+
+
+def class_names(path: Path, weights: Weights) -> tuple[str, ...]:
+    """Return the lines of a list of classes, kept whole, as they are beside a data set."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} can't be read as UTF-8 text ({reason}): give a list of class names") from error
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path} names {repeated[0]!r} twice: each line is a class of its own")
+    count = weights.config.classes
+    if len(names) == count - 1 and weights.classes[0] == BACKGROUND:
+        return (BACKGROUND, *names)
+    if len(names) != count:
+        raise InputError(f"{path} has {len(names)} names for a network of {count} classes: give one for each, in order")
+    return tuple(names)

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.preprocess import PREPROCESSINGS
-from googlenet.commands.files import PREPROCESS_HELP, WEIGHTS_HELP, add_image_size, named_preprocessing, path_of
+from googlenet.commands.files import (
+    PREPROCESS_HELP,
+    WEIGHTS_HELP,
+    add_classes,
+    add_image_size,
+    class_names,
+    named_preprocessing,
+    path_of,
+)
 from googlenet.inference import Predictor
 from googlenet.weights import LoadedModel, read
 from googlenet.weights.files import sha256
@@ -28,10 +36,11 @@ class Network(NamedTuple):
 
 
 def add_flags(parser: argparse.ArgumentParser, *, several: bool) -> None:
-    """Add --weights, --preprocess, --image-size and --raw."""
+    """Add --weights, --preprocess, --classes, --image-size and --raw."""
     help_ = f"best.h5 of a run; {WEIGHTS_HELP}" + ("; several are an ensemble" if several else "")
     parser.add_argument("--weights", nargs="+" if several else None, required=True, metavar="FILE", help=help_)
     parser.add_argument("--preprocess", choices=PREPROCESSINGS, help=PREPROCESS_HELP)
+    add_classes(parser)
     add_image_size(parser)
     parser.add_argument("--raw", action="store_true", help="the raw weights, where the file has averaged ones too")
 
@@ -40,6 +49,8 @@ def open_network(text: str, flags: argparse.Namespace) -> Network:
     """Open the weights that `text` names, as the flags of `add_flags` say. Raises InputError where they are none."""
     path = path_of(text)
     weights = read(path, image_size=flags.image_size).tested(flags.raw)
+    if flags.classes:
+        weights = replace(weights, classes=class_names(flags.classes, weights))
     if flags.preprocess:
         weights = replace(weights, preprocessing=named_preprocessing(flags.preprocess, weights.config))
     loaded = LoadedModel(weights.model(str(path)), weights.classes, weights.preprocessing)

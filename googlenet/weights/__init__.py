@@ -35,20 +35,22 @@ class LoadedModel:
     attributes: dict[str, Attribute] = field(default_factory=dict)
 
 
-def read(path: str | PathLike[str], *, image_size: int = 224) -> Stored:
+def read(path: str | PathLike[str], *, image_size: int | None = None) -> Stored:
     """Return the weights of a file of ours or of another framework, recognised by its content.
 
-    `image_size` counts for foreign files of networks with heads, which do not tell it. Raises InputError for a file
-    that is missing, damaged, of no known format, or that does not hold a GoogLeNet."""
+    `image_size` is for foreign files that do not tell it; without it, it is 224. Raises InputError for a file that is
+    missing, damaged, of no known format, that does not hold a GoogLeNet, or that tells of another image size."""
     if hdf5.is_ours(path):
-        return store.read(path)
+        stored = store.read(path)
+        placing.require_size(stored.weights.config, image_size, str(path))
+        return stored
     from googlenet.weights import formats  # here, as our own files need none of its readers
 
     contents = formats.read(Path(path))
     return Stored(placing.place(contents, str(path), sha256(path), image_size=image_size))
 
 
-def load_model(path: str | PathLike[str], *, raw: bool = False, image_size: int = 224) -> LoadedModel:
+def load_model(path: str | PathLike[str], *, raw: bool = False, image_size: int | None = None) -> LoadedModel:
     """Return the network of any weight file, in evaluation mode: its averaged weights where it has them and not `raw`.
 
     `image_size` as in `read`. Raises InputError as `read` does, and for weights that are not finite."""

@@ -18,7 +18,7 @@ import numpy as np
 from data.crops import crops
 from googlenet.classes import columns, same
 from googlenet.model import GoogLeNet, has_batch_norm
-from googlenet.weights import placing, store
+from googlenet.weights import placing, read
 from googlenet.weights.files import sha256
 from googlenet.weights.recording import CLASSIFIER, INPUT, PROBABILITIES, Recording, recording, without_grid_of_one
 from googlenet.weights.weights import Weights
@@ -90,13 +90,13 @@ class StageComparison:
         return self.parted(tolerance) is None
 
 
-def open_side(path: str | PathLike[str], *, raw: bool = False, image_size: int = 224) -> Side:
+def open_side(path: str | PathLike[str], *, raw: bool = False, image_size: int | None = None) -> Side:
     """Return the weights of a file of any format (the averaged ones, where it has them and not `raw`), or what it
     recorded; `image_size` as in `googlenet.weights.read`.
 
     Raises InputError for a file that is neither."""
     if hdf5.is_ours(path):
-        return store.read(path).tested(raw)
+        return read(path, image_size=image_size).tested(raw)
     from googlenet.weights import formats  # here, as our own files need none of its readers
 
     contents = formats.read(Path(path))
@@ -110,8 +110,9 @@ def compare_arrays(a: Weights, b: Weights) -> ArrayComparison:
     """Compare the arrays of two networks; batch norms are folded first where the two do not have the same."""
     notes: tuple[str, ...] = ()
     if a.arrays.keys() != b.arrays.keys() and (has_batch_norm(a.config) or has_batch_norm(b.config)):
+        sides = " and ".join(name for name, side in (("A", a), ("B", b)) if has_batch_norm(side.config))
         a, b = a.folded(), b.folded()
-        notes = ("their batch norms are not the same, and were folded into the convolutions before comparing",)
+        notes = (f"the batch norm of {sides} was folded into the convolutions, which then have biases",)
     both = []
     for name in a.arrays:
         if name in b.arrays:

@@ -56,7 +56,7 @@ class Inspection:
     reason: str = ""
 
 
-def inspect(path: str | PathLike[str], *, image_size: int = 224) -> Inspection:
+def inspect(path: str | PathLike[str], *, image_size: int | None = None) -> Inspection:
     """Return what a file of any format holds; `image_size` as in `googlenet.weights.read`.
 
     Raises InputError for a file that is missing, damaged or of no known format."""
@@ -91,7 +91,7 @@ def _origin(weights: Weights) -> tuple[str, ...]:
     return (f"converted from {source.file}, {source.format}, SHA-256 {source.sha256}", *source.notes)
 
 
-def _inspect_foreign(path: Path, image_size: int) -> Inspection:
+def _inspect_foreign(path: Path, image_size: int | None) -> Inspection:
     from googlenet.weights import formats  # here, as our own files need none of its readers
 
     contents, digest = formats.read(path), sha256(path)

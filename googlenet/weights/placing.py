@@ -27,6 +27,7 @@ from minigrad.errors import InputError
 FEATURES = 1024  # of the classifier's input, at full width
 MOST_DIGITS = 6  # of a width behind the point
 PUBLISHED_SLIM = 1001  # classes, the first of them the background
+USUAL_SIZE = 224  # pixels, of the input
 WRAPPED = "module."
 CAFFE_VARIANTS = ("paper", "caffe", "onnx-inception-v1")  # the networks whose arrays are Caffe's
 
@@ -34,17 +35,19 @@ Shapes = dict[str, tuple[int, ...]]
 Places = Mapping[str, Place]
 
 
-def place(contents: Contents, file: str, sha256: str, *, image_size: int = 224) -> Weights:
-    """Return the weights that a file holds. `image_size` counts where a file with heads does not tell it.
+def place(contents: Contents, file: str, sha256: str, *, image_size: int | None = None) -> Weights:
+    """Return the weights that a file holds. `image_size` is for files that do not tell it; without it, it is 224.
 
-    Raises InputError where names or shapes are missing, unknown or wrong; it lists both sides."""
+    Raises InputError where names or shapes are missing, unknown or wrong, and lists both sides; and where the file
+    tells another image size."""
     contents = _unwrapped(contents)
     graph, own = contents.graph, contents.metadata
     scheme = None if graph and graph.places else scheme_of(contents, file)
     if "config" in own:
         config = _told_config(own["config"], graph, file)
     else:
-        config = _config(contents, scheme, file, image_size)
+        config = _config(contents, scheme, file, image_size or USUAL_SIZE)
+    require_size(config, image_size, file)
     shapes = _shapes(config, file)
     places = graph.places if graph and graph.places else _places(scheme, config, shapes)  # type: ignore[arg-type]
     expected = {each.name: shape_there(shapes[path], each) for path, each in places.items() if path in shapes}
@@ -52,8 +55,8 @@ def place(contents: Contents, file: str, sha256: str, *, image_size: int = 224) 
     found = {name: _as_shaped(array, expected.get(name)) for name, array in contents.arrays.items() if name not in left}
     require_same(expected, {name: array.shape for name, array in found.items()}, file,
                  f"Expected the arrays of the variant {config.variant}, by the names of "
-                 f"{scheme.framework if scheme else 'the graph'}; "
-                 "an input of other than 224 pixels is told by --image-size.")
+                 f"{scheme.framework if scheme else 'the graph'}, for images of {config.image_size} pixels "
+                 "(--image-size, which counts for heads)")
     _require_all(places, shapes, file)
     _require_numbers(found, file)
     arrays = {path: to_ours(found[places[path].name], places[path]) for path in shapes}
@@ -62,6 +65,13 @@ def place(contents: Contents, file: str, sha256: str, *, image_size: int = 224) 
                     {path: f"{places[path].name} {places[path].layout}" for path in shapes},
                     (*contents.notes, *taken, *_told(left)))
     return Weights(config, arrays, _classes(own, config, scheme, file), preprocessing, source)
+
+
+def require_size(config: ModelConfig, image_size: int | None, file: str) -> None:
+    """Raise InputError where a size is asked for, and the file tells another one."""
+    if image_size and image_size != config.image_size:
+        raise InputError(f"{file} is of a network for images of {config.image_size} pixels, not {image_size}: "
+                         "leave out --image-size")
 
 
 def _unwrapped(contents: Contents) -> Contents:

@@ -20,6 +20,14 @@ from googlenet.weights.formats.wording import DAMAGED
 from minigrad.errors import InputError
 
 START = 4096  # bytes that a format is recognised by
+OTHERS = {  # what is often taken for weights
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: run git lfs pull",
+    b"<": "is a web page, or another text: the download failed; fetch the file itself",
+    b"model_checkpoint_path": "names TensorFlow's checkpoints and holds none: give the .index file of one",
+    b"name:": "is a .prototxt, which describes a network and has no weights: give the .caffemodel",
+    b"\xff\xd8\xff": "is a picture (JPEG): give a weight file",
+    b"\x89PNG": "is a picture (PNG): give a weight file",
+}
 FORMATS = (torch_pickle, npz, keras_hdf5, matlab, safetensors, tensorflow_checkpoint, onnx, graphdef, caffemodel)
 
 
@@ -38,6 +46,9 @@ def read(path: Path) -> Contents:
     for each in FORMATS:
         if each.recognise(start, path):
             return each.read(path)
+    told = next((told for begin, told in OTHERS.items() if start.startswith(begin)), "")
+    if told:
+        raise InputError(f"{path} {told}")
     what = "is empty" if not start and path.is_file() else f"begins with {start[:16]!r}"
     raise InputError(f"{path} {what}: it is no weight file of a known format (HDF5 of this program or Keras, Caffe, "
                      "PyTorch, safetensors, TensorFlow, ONNX, NumPy, MATLAB), or its beginning is damaged: "

@@ -119,7 +119,31 @@ def test_stages_are_those_that_tensorflow_stored(file, expected):
         assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max(), name
 
 
-@pytest.mark.parametrize("content", [b"", b"hello, this is no weight file", bytes(5000), b"\x89PNG\r\n\x1a\n" * 9])
+@pytest.mark.parametrize(("content", "told"), [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "Git LFS.* git lfs pull"),
+    (b"<!DOCTYPE html><html>", "web page"),
+    (b'name: "GoogleNet"\nlayer {', "prototxt.* give the .caffemodel"),
+    (b'model_checkpoint_path: "model.ckpt-1"', "give the .index file"),
+    (b"\xff\xd8\xff\xe0\x00\x10JFIF", "picture"),
+    (b"\x89PNG\r\n\x1a\n", "picture"),
+])
+def test_what_is_often_taken_for_weights_is_named(tmp_path, content, told):
+    path = tmp_path / "mistaken"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        weights.read(path)
+
+
+def test_a_size_that_the_file_contradicts_is_refused(tmp_path):
+    path = tmp_path / "ours.h5"
+    weights.save(path, weights.read(FIXTURES / "caffe_v1.caffemodel", image_size=96).weights)
+    assert weights.read(path, image_size=96).weights.config.image_size == 96
+    for file, size in ((path, 96), (FIXTURES / "onnx_caffe.onnx", 224)):
+        with pytest.raises(InputError, match=f"for images of {size} pixels, not 320: leave out --image-size"):
+            weights.read(file, image_size=320)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is no weight file", bytes(5000)])
 def test_what_no_format_knows_is_refused(tmp_path, content):
     path = tmp_path / "foreign"
     path.write_bytes(content)
