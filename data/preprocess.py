@@ -124,12 +124,15 @@ class Preprocessing:
         """Return the object that `to_json` wrote, today or before fields were added. Raises DataError for others."""
         try:
             values = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"preprocessing {text!r}: is not JSON ({error})") from error
         expected = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or not expected - LATER_FIELDS <= set(values) <= expected:
             raise DataError(f"preprocessing {text!r}: expected the fields {', '.join(sorted(expected))}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except OverflowError as error:
+            raise DataError(f"preprocessing {text!r}: holds a number beyond all floats ({error})") from error
 
     def __str__(self) -> str:
         fitted = {"short": f"shorter side to {self.resize}",

@@ -97,6 +97,8 @@ def test_what_makes_no_sense_is_refused_from_json_too():
         Preprocessing.from_json(json.dumps({**fields, "mean": ["a", 1, 2]}))
     with pytest.raises(DataError, match="size '224': expected a whole number"):
         Preprocessing.from_json(json.dumps({**fields, "size": "224"}))
+    with pytest.raises(DataError, match="beyond all floats"):
+        Preprocessing.from_json(json.dumps({**fields, "mean": [10**400, 1, 2]}))
     with pytest.raises(DataError, match="the fields central, fit, interpolation, mean, order, resize, size, std"):
         Preprocessing.from_json(json.dumps({**fields, "colour": "RGB"}))
 
@@ -113,7 +115,7 @@ def test_files_from_before_a_field_was_added_are_read():
             Preprocessing.from_json(json.dumps({key: value for key, value in fields.items() if key != name}))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{size: 3}", None, '{"size": 224}', "12"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{size: 3}", None, '{"size": 224}', "12", "[" * 100_000])
 def test_what_is_no_preprocessing_is_refused(text):
     with pytest.raises(DataError, match=r"^preprocessing "):
         Preprocessing.from_json(text)
