@@ -5,13 +5,20 @@
     idx.py           MNIST and Fashion-MNIST        | one format a file, each with `recognises(folder)` and
     cifar.py         CIFAR-10, the binary version   | `open_split(folder, split)`: to add a format, write such
     arrays.py        train.npz and test.npz         | a file and name it in datasets.FORMATS
+    packed.py        one HDF5 file a split          |
     folders.py       pictures in folders            |
+    imagenet_tars.py ImageNet's tars, not unpacked  |
+    imagenet_labels.py  the labels of ImageNet's validation pictures, from whatever lies beside them
+    pack.py          the command `python -m data.pack SRC OUT.h5`; packing.py does its work
+    spans.py         spans of a large file, read from many threads
     embedded/        a Fashion-MNIST subset that comes with the project, its licence and the script that made it
     names.py         class names: lists that lie beside images
-    decode.py        one picture file -> (H, W, 3) uint8
+    decode.py        one picture, a file or its bytes -> (H, W, 3) uint8
     preprocess.py    how a picture becomes the network's input; this travels with the weights
     resize.py        resizing as Pillow, OpenCV and TensorFlow 1 do it
-    sampling.py      the random crop of training
+    sampling.py      the random samples of training: the paper's, and BVLC's crop
+    colour.py        contrast, brightness, colour and light of a sample
+    preview.py       the command `python -m data.preview SOURCE --output OUT.png`: a sheet of such samples
     crops.py         the 1, 10 or 144 crops of testing, and a picture of them
     loader.py        batches, decoded ahead of time in background threads
     errors.py        DataError: what the user can mend

@@ -5,12 +5,14 @@
     FOLDER/labels.csv                                                              a list of test pictures only
 
 A labels.csv has the header `file,class_index`. Its class names are in a classes.txt or synset_words.txt beside it or in
-the folder above; without one they are numbers.
+the folder above; without one they are numbers. What bears a picture's name and is no file, such as a folder, a pipe or
+a link that leads nowhere, is named in the log and left out.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 from pathlib import Path
@@ -21,6 +23,8 @@ from data.errors import DataError
 from data.names import LISTS, numbered, read_names
 
 __all__ = ["open_split", "recognises"]
+
+log = logging.getLogger(__name__)
 
 CANDIDATES = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
 LIST = "labels.csv"
@@ -63,7 +67,7 @@ def _classes(home: Path) -> tuple[str, ...]:
     if (home / LIST).is_file():
         largest = max((label for _, label in _rows(home / LIST)), default=0)
         return read_names(home, home.parent) or numbered(largest, home / LIST)
-    classes = tuple(sorted(entry.name for entry in os.scandir(home) if entry.is_dir() and not _hidden(entry.name)))
+    classes = tuple(sorted(entry.name for entry in os.scandir(home) if _is_class(entry)))
     if not classes:
         raise DataError(f"{home}: holds neither a folder for each class nor a {LIST}")
     return classes
@@ -119,8 +123,24 @@ def _rows(path: Path) -> list[tuple[str, int]]:
     return rows
 
 
+def _is_class(entry: os.DirEntry[str]) -> bool:
+    try:
+        return not _hidden(entry.name) and entry.is_dir()
+    except OSError as error:  # a link to itself
+        log.warning("left out %s: %s", entry.path, error.strerror)
+        return False
+
+
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return not _hidden(entry.name) and os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file()
+    if _hidden(entry.name) or os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+        return False
+    try:
+        usable, reason = entry.is_file(), "no file, but a folder, a pipe or a link that leads nowhere"
+    except OSError as error:  # a link to itself
+        usable, reason = False, error.strerror or str(error)
+    if not usable:
+        log.warning("left out %s: %s", entry.path, reason)
+    return usable
 
 
 def _hidden(name: str) -> bool:

@@ -3,7 +3,8 @@
 Each thread reads whole batches, and at most `threads + 1` batches are read ahead. What a batch holds depends only on
 (seed, epoch, image): the order of an epoch is drawn from (seed, epoch) and each sample has a generator of its own, so
 the number of threads changes nothing but the speed. The threads run Pillow and NumPy, never a compiled kernel: those
-belong to the training step.
+belong to the training step. A data set that has an `order` of its own is shuffled by it: a file of a hundred gigabytes
+is read in pieces, not from end to end for each batch.
 """
 
 from __future__ import annotations
@@ -14,19 +15,29 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from threading import Event
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.base import Dataset
 from data.errors import DataError
+from data.sampling import sample_generator
 
-__all__ = ["Batch", "Loader", "Sample"]
+__all__ = ["Batch", "Loader", "Ordered", "Sample"]
 
 log = logging.getLogger(__name__)
 
 Sample = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.float32]]
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """A data set that knows in which order its images are read fast."""
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return every index once, in an order drawn from `rng`."""
+        ...
 
 
 class Batch(NamedTuple):
@@ -123,10 +134,10 @@ class Loader:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         everything = np.arange(len(self.dataset))
-        return self._generator(epoch).permutation(everything) if self.shuffle else everything
-
-    def _generator(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+        generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
+        if not self.shuffle:
+            return everything
+        return self.dataset.order(generator) if isinstance(self.dataset, Ordered) else generator.permutation(everything)
 
     def _read(self, indices: NDArray[np.int64], epoch: int, stop: Event) -> _Read:
         """Return the samples of one batch; runs in a background thread."""
@@ -135,7 +146,7 @@ class Loader:
             if stop.is_set():
                 break
             try:
-                image = self.sample(self.dataset.image(index), self._generator(epoch, index))
+                image = self.sample(self.dataset.image(index), sample_generator(self.seed, epoch, index))
             except DataError as error:
                 read.bad.append((self.dataset.names[index], str(error)))
             else:

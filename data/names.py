@@ -1,4 +1,6 @@
-"""Class names: the lists that lie beside images (`classes.txt`, or ImageNet's `synset_words.txt`), else numbers."""
+"""Class names: the lists that lie beside images (`classes.txt`, or ImageNet's `synset_words.txt`), else numbers.
+
+Kaggle's form of ImageNet calls the latter `LOC_synset_mapping.txt`."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from data.errors import DataError
 
 __all__ = ["LISTS", "numbered", "read_names"]
 
-LISTS = ("classes.txt", "synset_words.txt")
+LISTS = ("classes.txt", "synset_words.txt", "LOC_synset_mapping.txt")
 MOST_NUMBERED = 100_000
 
 

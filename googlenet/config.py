@@ -94,7 +94,14 @@ class TrainingConfig(Config):
     resize: int = option(0, "[0, inf) pixels", "shorter side before the crop; 0: 256/224 of the input's", "BVLC")
     standardise: bool = option(False, "", "divide images by their deviation too, as He's weights want; LRN's constants "
                                "are made for images on the scale 0 to 255", "ours")
-    augment: str = option("crop", "crop | none", "training images: random crop and mirror, or as in testing", "BVLC")
+    augment: str = option("crop", "paper | crop | none", "training images: the paper's random crops and colours, "
+                          "BVLC's crop and mirror of the resized image, or as in testing", "BVLC")
+    aspect_law: str = option("log-uniform", "log-uniform | uniform", "how --augment paper draws a crop's aspect ratio "
+                             "from 3/4 to 4/3", "torchvision; slim")
+    distortion: float = option(0.5, "[0, 1]", "--augment paper changes contrast, brightness and colour by up to this; "
+                               "0: not", "Howard 2013")
+    lighting: float = option(0.1, "[0, inf)", "--augment paper adds light along the principal components of colour, "
+                             "with this deviation; 0: not", "AlexNet")
     validation_fraction: float = option(0.1, "[0, 1)", "part of the training images kept for validation", "ours")
     max_bad: int = option(10, "[0, inf)", "corrupt images that are skipped before the run is given up", "ours")
     seed: int = option(0, "[0, 4294967295]", "of weights, order, crops and dropout", "ours")

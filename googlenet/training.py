@@ -23,7 +23,7 @@ from data.base import Dataset
 from data.crops import crops
 from data.loader import Batch, Loader
 from data.preprocess import Preprocessing
-from data.sampling import training_crop
+from data.sampling import Sampling, training_crop
 from googlenet.config import TrainingConfig, from_json, to_json
 from googlenet.inference import Predictor, Score, score
 from googlenet.model import GoogLeNet
@@ -96,6 +96,7 @@ class Trainer:
                  preprocessing: Preprocessing):
         self.model, self.config, self.preprocessing = model, config, preprocessing
         self.training, self.validation = training, validation
+        self.sampling = Sampling(aspect_law=config.aspect_law, distortion=config.distortion, lighting=config.lighting)
         self.flat = FlatParameters(model)
         self.sgd = SGD(self.flat, momentum=config.momentum, weight_decay=config.weight_decay,
                        caffe_biases=config.bias_rate_doubled)
@@ -187,8 +188,12 @@ class Trainer:
 
     def _sample(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the network's input (S, S, 3) of a training image; runs in a loader thread."""
-        random = self.config.augment == "crop"
-        view = training_crop(image, self.preprocessing, rng) if random else crops(image, 1, self.preprocessing)[0]
+        if self.config.augment == "paper":
+            view: np.ndarray = self.sampling.sample(image, self.preprocessing.size, rng)
+        elif self.config.augment == "crop":
+            view = training_crop(image, self.preprocessing, rng)
+        else:
+            view = crops(image, 1, self.preprocessing)[0]
         return self.preprocessing.normalise(view)
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import decode
-from data.decode import FORMATS, read_image
+from data.datasets import open_dataset
+from data.decode import FORMATS, decode_image, measure_image, read_encoded, read_image
 from data.errors import DataError
+from data.loader import Loader
 from tests.data.files import pixels, truncate, write_picture
 
 COLUMNS, ROWS = np.meshgrid(np.arange(0, 240, 10), np.arange(0, 160, 10))
@@ -204,3 +207,152 @@ def test_other_formats_stay_shut(tmp_path):
     Image.fromarray(SMOOTH).save(tmp_path / "a.jpg", format="EPS")
     with pytest.raises(DataError, match=r"a.jpg: cannot be decoded \(cannot identify image file the file\)"):
         read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_picture_is_turned_once_and_measured_so(tmp_path, suffix, orientation):
+    """Whichever of Pillow's readers turn by themselves."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    plain, turned = (write_picture(tmp_path / f"{name}.{suffix}", SMOOTH, **options)
+                     for name, options in (("plain", {}), ("turned", {"exif": exif})))  # fmt: skip
+    expected = TURNS[orientation](read_image(plain))
+    np.testing.assert_array_equal(read_image(turned), expected)
+    assert measure_image(turned.read_bytes(), "turned") == expected.shape[:2]
+
+
+def test_bytes_are_decoded_as_the_file_is(tmp_path):
+    path = write_picture(tmp_path / "a.jpg", SMOOTH)
+    content = read_encoded(path)
+    assert content == path.read_bytes()
+    np.testing.assert_array_equal(decode_image(content, "a picture"), read_image(path))
+    assert measure_image(content, "a picture") == (16, 24)
+    for read in (decode_image, measure_image):
+        with pytest.raises(DataError, match=r"^a picture: cannot be decoded \(cannot identify image file the file\)"):
+            read(b"no picture", "a picture")
+    with pytest.raises(DataError, match=r"b.jpg: no such file"):
+        read_encoded(tmp_path / "b.jpg")
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
+    path = tmp_path / "a.jpg"
+    with open(path, "wb") as file:
+        file.truncate(decode.MAX_BYTES + 1)
+    with pytest.raises(DataError, match=r"a.jpg: \d+ bytes, more than a picture of \d+ pixels needs"):
+        read_encoded(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    for read in (read_image, read_encoded):
+        with pytest.raises(DataError, match=r"a.jpg: cannot be decoded, for it is no file but a folder, a device or"):
+            read(tmp_path / "a.jpg")
+
+
+def huge(side):
+    """A PNG of a hundred bytes whose header promises side x side pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def encoded(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def odd_pictures():
+    """{name: bytes} of pictures that must be decoded, and of those that can't be."""
+    rgb = Image.fromarray(pixels(40, 40, 3))
+    grey16 = Image.fromarray(pixels(40, 40).astype(np.uint16) * 257)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    frames = [Image.new("P", (9, 9), i) for i in range(3)]
+    jpeg, png = encoded(rgb, "JPEG"), encoded(rgb, "PNG")
+    good = {
+        "cmyk.JPEG": encoded(rgb.convert("CMYK"), "JPEG"),
+        "cmyk.tif": encoded(rgb.convert("CMYK"), "TIFF"),
+        "grey.jpg": encoded(rgb.convert("L"), "JPEG"),
+        "grey.png": encoded(rgb.convert("L"), "PNG"),
+        "two levels.png": encoded(rgb.convert("1"), "PNG"),
+        "two levels.tif": encoded(rgb.convert("1"), "TIFF", compression="group4"),
+        "sixteen bits.png": encoded(grey16, "PNG"),
+        "sixteen bits.tif": encoded(grey16, "TIFF"),
+        "sixteen bits.pgm": b"P5 40 40 65535\n" + np.asarray(grey16).astype(">u2").tobytes(),
+        "alpha.png": encoded(rgb.convert("RGBA"), "PNG"),
+        "alpha.webp": encoded(rgb.convert("RGBA"), "WEBP"),
+        "grey alpha.png": encoded(rgb.convert("LA"), "PNG"),
+        "palette.png": encoded(rgb.convert("P"), "PNG"),
+        "palette.gif": encoded(rgb.convert("P"), "GIF"),
+        "palette.bmp": encoded(rgb.convert("P"), "BMP"),
+        "transparent colour.gif": encoded(rgb.convert("P"), "GIF", transparency=3),
+        "animated.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "animated.webp": encoded(rgb, "WEBP", save_all=True, append_images=[rgb]),
+        "pages.tif": encoded(rgb, "TIFF", save_all=True, append_images=[rgb]),
+        "turned.jpg": encoded(rgb, "JPEG", exif=turned),
+        "turned.png": encoded(rgb, "PNG", exif=turned),
+        "png named.JPEG": png,
+        "webp named.jpg": encoded(rgb, "WEBP"),
+        "gif named.png": encoded(rgb, "GIF"),
+        "progressive.jpg": encoded(rgb, "JPEG", progressive=True),
+        "one pixel.png": encoded(rgb.crop((0, 0, 1, 1)), "PNG"),
+        "junk behind.jpg": jpeg + bytes(5000),
+        "junk behind.png": png + b"<html>",
+        "größer ☃ 猫.jpg": jpeg,
+        f"{'n' * 246}.jpg": jpeg,
+        "-rf *.jpg": jpeg,
+        "a\nline.jpg": jpeg,
+        "LOUD.JPG": jpeg,
+    }
+    bad = {
+        "empty.jpg": b"",
+        "zero bytes.jpg": bytes(3000),
+        "text.jpg": b"<html>404 not found</html>",
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "truncated.png": png[: len(png) // 2],
+        "truncated.gif": encoded(rgb, "GIF")[:900],
+        "truncated.webp": encoded(rgb, "WEBP")[:200],
+        "truncated.tif": encoded(rgb, "TIFF")[:600],
+        "header only.jpg": jpeg[:20],
+        "bomb.png": huge(12_000),
+        "bomb beyond.png": huge(60_000),
+        "bomb.ppm": b"P6 30000 30000 255\n",
+        "damaged.png": png[:100] + bytes(60) + png[160:],
+        "floating.tif": encoded(Image.fromarray(pixels(9, 9).astype(np.float32)), "TIFF"),
+        "postscript.jpg": encoded(rgb, "EPS"),
+    }
+    return good, bad
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(os.name != "posix", reason="names and links that only POSIX has")
+def test_a_folder_of_odd_files(tmp_path, caplog):
+    """Fifty files, 33 of them right: the 15 that can't be decoded are named by the loader, and two by the listing."""
+    good, bad = odd_pictures()
+    folder = tmp_path / "train" / "odd"
+    folder.mkdir(parents=True)
+    for name, content in {**good, **bad}.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.jpg").mkdir()
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "train" / "loop").symlink_to("loop")
+    assert len(list(folder.iterdir())) == 50
+
+    dataset = open_dataset(tmp_path, "train")
+    assert dataset.classes == ("odd",)
+    listing = [record.getMessage() for record in caplog.records]
+    assert len(listing) == 3
+    assert all(any(str(tmp_path / "train" / name) in line for line in listing)
+               for name in ("loop: ", "odd/folder.jpg: ", "odd/loop.jpg: "))  # fmt: skip
+
+    loader = Loader(dataset, lambda image, rng: image[:1, :1].astype(np.float32), 8, seed=0, shuffle=True, threads=3,
+                    max_bad=20)  # fmt: skip
+    decoded = {dataset.names[i] for batch in loader.epoch(0) for i in batch.indices}
+    assert decoded == {f"odd/{name}" for name in good}
+    assert set(loader.bad) == {f"odd/{name}" for name in bad}
+    assert len(decoded) == 33
+    assert len(loader.bad) == 15
+    for name, reason in loader.bad.items():
+        assert name in reason

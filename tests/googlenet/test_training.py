@@ -12,6 +12,7 @@ from data.crops import crops
 from data.datasets import split_validation
 from data.errors import DataError
 from data.preprocess import Preprocessing
+from data.sampling import Sampling, sample_generator
 from googlenet.config import ModelConfig, TrainingConfig
 from googlenet.inference import Score
 from googlenet.model import GoogLeNet, preprocessing_of
@@ -170,6 +171,17 @@ def test_training_images_are_centres_or_random_crops(augment):
                         for i in batch.indices.tolist()])
     same = [np.array_equal(a, b) for a, b in zip(batch.images, centres, strict=True)]
     assert all(same) if augment == "none" else sum(same) < 4
+
+
+def test_training_images_may_be_the_papers_samples():
+    """Each image's own, for its seed, epoch and number, in the network's colours and with the chosen fields."""
+    trainer = make(TrainingConfig(batch_size=16, seed=4, augment="paper", aspect_law="uniform", distortion=0.3,
+                                  lighting=0.0), variant="caffe")
+    sampling = Sampling(aspect_law="uniform", distortion=0.3, lighting=0.0)
+    batch = next(trainer.loader.epoch(2))
+    for x, index in zip(batch.images, batch.indices.tolist(), strict=True):
+        sample = sampling.sample(trainer.training.image(index), 32, sample_generator(4, 2, index))
+        np.testing.assert_array_equal(x, trainer.preprocessing.normalise(sample))
 
 
 def test_each_epoch_has_an_order_of_its_own():
