@@ -10,11 +10,22 @@ rate and does not decay, as in BVLC's GoogLeNet.
 
 A batch norm's beta is the bias of the convolution before it, and is treated as one. Its gamma never decays: the value
 that leaves a channel as it is normalised is 1, not 0.
+
+A step on k batches of equal size, one after the other, is a step on all their images: the loss of a batch is the mean
+over its images, backward adds up the gradients of all k, and `step(lr, scale=1 / k)` divides them. (Batch norm alone
+sees each batch by itself.) Decay is not divided.
+
+`clip_norm` shortens a gradient whose Euclidean norm over all parameters is too long, as Pascanu et al. 2013 do; neither
+the paper nor BVLC clips. After k batches the gradient is k times too long, and so the limit is k times the wanted one.
 """
 import numpy as np
 
+from minigrad.errors import InputError
 from minigrad.flat import FlatParameters
 from minigrad.kernels.parallel import kernel
+
+PART = 2**14  # values of one partial sum, however many threads there are
+LANES = 32  # sums beside each other in a part
 
 
 class SGD:
@@ -26,8 +37,8 @@ class SGD:
         self.momentum, self.weight_decay, self.caffe_biases = momentum, weight_decay, caffe_biases
         self.velocity = np.zeros_like(parameters.data)
 
-    def step(self, lr: float) -> None:
-        """Update the parameters by their gradient at learning rate `lr`."""
+    def step(self, lr: float, scale: float = 1.0) -> None:
+        """Update the parameters by `scale` times their gradient at learning rate `lr`."""
         p, gradient = self.parameters, self.parameters.gradient
         real = p.data.dtype.type
         for path, (place, _) in p.places.items():
@@ -36,13 +47,59 @@ class SGD:
             rate = 2 * lr if as_bias else lr
             decay = 0.0 if as_bias or name == "gamma" else self.weight_decay
             update(place.stop - place.start, p.data[place], gradient[place], self.velocity[place],
-                   real(rate), real(decay), real(self.momentum))
+                   real(rate), real(scale), real(decay), real(self.momentum))
+
+
+def global_norm(gradient: np.ndarray) -> float:
+    """Return the Euclidean norm of a vector (P,), summed in float64, the same for any number of threads.
+
+    It is infinite or NaN where a value is."""
+    parts = -(-gradient.size // PART)
+    sums = np.zeros((parts, LANES))
+    sum_squares(parts, gradient, sums)
+    return float(np.sqrt(sums.sum()))
+
+
+def clip_norm(gradient: np.ndarray, limit: float) -> float:
+    """Shorten a gradient (P,) in place to norm `limit` where it is longer; return the norm it had.
+
+    A gradient that is not finite stays as it is: the returned norm says so. Raises InputError unless limit > 0."""
+    if not limit > 0:
+        raise InputError(f"the limit of the gradient's norm is {limit}; choose one above 0")
+    norm = global_norm(gradient)
+    if limit < norm < np.inf:
+        multiply(gradient.size, gradient, gradient.dtype.type(limit / norm))
+    return norm
 
 
 @kernel
-def update(first, last, w, g, v, rate, decay, momentum):
-    """v[i] = momentum * v[i] + rate * (g[i] + decay * w[i]);  w[i] -= v[i]"""
+def update(first, last, w, g, v, rate, scale, decay, momentum):
+    """v[i] = momentum * v[i] + rate * (scale * g[i] + decay * w[i]);  w[i] -= v[i]"""
     w, g, v = w[first:last], g[first:last], v[first:last]
     for i in range(w.size):
-        v[i] = momentum * v[i] + rate * (g[i] + decay * w[i])
+        v[i] = momentum * v[i] + rate * (scale * g[i] + decay * w[i])
         w[i] -= v[i]
+
+
+@kernel
+def sum_squares(first, last, g, sums):
+    """sums[part, l] = sum over the part's i = l (mod LANES) of g[i]^2; the sums of all l are independent: vectors"""
+    for part in range(first, last):
+        values, total = g[part * PART:(part + 1) * PART], sums[part]
+        whole = values.size // LANES * LANES
+        for i in range(0, whole, LANES):
+            row = values[i:i + LANES]
+            for l in range(LANES):
+                value = np.float64(row[l])
+                total[l] += value * value
+        for l in range(values.size - whole):
+            value = np.float64(values[whole + l])
+            total[l] += value * value
+
+
+@kernel
+def multiply(first, last, g, factor):
+    """g[i] *= factor"""
+    g = g[first:last]
+    for i in range(g.size):
+        g[i] *= factor
