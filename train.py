@@ -284,8 +284,10 @@ def announce(record: Epoch, trainer: Trainer) -> None:
     line = f"epoch {record.epoch + 1}/{trainer.config.epochs}  loss {record.losses.main:.4f}"
     if record.validation is not None:
         line += (f"  validation: loss {record.validation.loss:.4f}, top-1 error {record.validation.top1_error:.2%}, "
-                 f"top-5 error {record.validation.top5_error:.2%}" + ("  (best so far)" if record.best else ""))
-    tqdm.write(line)
+                 f"top-5 error {record.validation.top5_error:.2%}")
+    if record.averaged is not None:
+        line += f"; averaged weights: loss {record.averaged.loss:.4f}, top-1 error {record.averaged.top1_error:.2%}"
+    tqdm.write(line + ("  (best so far)" if record.best and record.validation is not None else ""))
     for warning in record.warnings:
         tqdm.write(f"warning: {warning}")
 
@@ -298,6 +300,8 @@ def test(trainer: Trainer, folder: Path) -> None:
     except DataError as error:
         print(f"no test images: {error}")
     else:
+        if trainer.average:
+            print("the averaged weights are tested, here and by evaluate.py and predict, where --raw takes the others")
         result = score([load(best)], images, 1, threads=trainer.config.loader_threads, max_bad=trainer.config.max_bad)
         print(f"test: top-1 error {result.top1_error:.2%}, top-5 error {result.top5_error:.2%} "
               f"({result.images} images, centre crop)")

@@ -87,6 +87,11 @@ class TrainingConfig(Config):
     power: float = option(0.5, "(0, inf)", "power of what is left, in the poly schedule", "BVLC")
     warmup_epochs: float = option(0.0, "[0, inf) epochs", "time over which the rate rises from zero", "ours")
     bias_rate_doubled: bool = option(True, "", "learn biases at twice the rate and without decay", "BVLC")
+    averaging: str = option("none", "none | tail | ema", "weights that are tested: the last ones, their mean over the "
+                            "last part of training, or their exponential moving average", "paper, section 6: Polyak's")
+    averaging_start: float = option(0.5, "[0, 1)", "part of training after which the mean of --averaging tail begins",
+                                    "ours")
+    ema_decay: float = option(0.9999, "[0, 1)", "decay of --averaging ema, once it is warmed up", "TF-slim")
     aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")
     init: str = option("xavier", "", "how weights start: xavier, he or truncated_normal; or trained weights: a file "
                        "of any format that is read, or bvlc, torchvision, slim, onnx, which are downloaded", "BVLC")

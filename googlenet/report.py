@@ -18,7 +18,8 @@ from googlenet.training import Epoch, Step
 from minigrad.errors import InputError
 
 COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "loss_aux2", "images_per_second",
-           "validation_loss", "validation_top1_error", "validation_top5_error")
+           "validation_loss", "validation_top1_error", "validation_top5_error", "averaged_loss", "averaged_top1_error",
+           "averaged_top5_error")
 
 
 def run(main: Callable[[list[str]], int | None], program: str) -> None:
@@ -97,8 +98,8 @@ class Log:
 
     def epoch(self, record: Epoch) -> None:
         """Note the end of an epoch and its validation."""
-        found = record.validation
-        scores = () if found is None else (found.loss, found.top1_error, found.top5_error)
+        scores = (value for found in (record.validation, record.averaged) if found is not None
+                  for value in (found.loss, found.top1_error, found.top5_error))
         self._write(record.step, record.epoch, record.images, math.nan, *record.losses, math.nan, *scores)
         self.flush()
 
@@ -152,6 +153,10 @@ def curves(rows: list[dict[str, str]], path: Path) -> None:
     left.set(xlabel="training images seen", ylabel="cross-entropy", title="Losses")
     for name, label in (("validation_top1_error", "top-1"), ("validation_top5_error", "top-5")):
         right.plot([int(row["images"]) for row in ends], [float(row[name]) for row in ends], ".-", label=label)
+    averages = [row for row in ends if row.get("averaged_top1_error")]
+    if averages:
+        right.plot([int(row["images"]) for row in averages], [float(row["averaged_top1_error"]) for row in averages],
+                   ".:", color="#1f77b4", label="top-1, averaged weights")
     right.set(xlabel="training images seen", ylabel="error", title="Validation")
     right.yaxis.set_major_formatter(PercentFormatter(1))
     right.set_ylim(bottom=0)

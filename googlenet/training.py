@@ -2,6 +2,9 @@
 
     loss = L(classifier) + aux_weight * (L(aux1) + L(aux2))        L: softmax cross-entropy, aux_weight 0.3
 
+The paper's final weights are an average over steps (minigrad/averaging.py): where one is kept, it is validated beside
+the raw weights, both are in the files, and the average is what is tested.
+
 `Trainer.records` yields a `Step` after every update and an `Epoch` after every pass and its validation; it never
 prints. All that a run needs to go on is in the file that `Trainer.save` writes between two records: a run that is
 stopped and resumed computes the same numbers, bit for bit, as one that was not.
@@ -28,8 +31,9 @@ from googlenet.config import TrainingConfig, from_json, to_json
 from googlenet.inference import Predictor, Score, score
 from googlenet.model import GoogLeNet
 from googlenet.weights import LoadedModel, save_weights
-from googlenet.weights.fitting import transfer
+from googlenet.weights.fitting import apply, transfer
 from minigrad import Tensor, init, nn, no_grad, ops
+from minigrad.averaging import Average, TailMean, WarmedEma, averaged_state
 from minigrad.errors import InputError
 from minigrad.flat import FlatParameters
 from minigrad.optim import SGD
@@ -69,8 +73,9 @@ class Epoch(NamedTuple):
     images: int  # seen since the beginning
     losses: Losses
     validation: Score | None
-    best: bool  # the lowest validation loss so far: it wavers less than the error of few images
+    best: bool  # the lowest validation loss so far of the weights that are tested: it wavers less than the error
     warnings: tuple[str, ...]
+    averaged: Score | None = None  # the validation of the averaged weights, which are then the ones that are tested
 
 
 def learning_rate(config: TrainingConfig, epochs: float) -> float:
@@ -100,8 +105,14 @@ class Trainer:
         self.flat = FlatParameters(model)
         self.sgd = SGD(self.flat, momentum=config.momentum, weight_decay=config.weight_decay,
                        caffe_biases=config.bias_rate_doubled)
+        self.average: Average | None = None
         self.loader = Loader(training, self._sample, config.batch_size, seed=config.seed, shuffle=True,
                              threads=config.loader_threads, max_bad=config.max_bad)
+        if config.averaging == "tail":
+            steps = config.epochs * self.loader.batches
+            self.average = TailMean(self.flat, start=int(config.averaging_start * steps))
+        elif config.averaging == "ema":
+            self.average = WarmedEma(self.flat, config.ema_decay)
         self.step = self.epoch = self.batch = self.images = 0
         self.lowest_loss = math.inf  # of validation
         self.losses: list[Losses] = []  # of this epoch's steps
@@ -147,6 +158,8 @@ class Trainer:
             raise self._diverged(f"the loss is {losses.total} at step {self.step + 1}")
         total.backward()
         self.sgd.step(lr)
+        if self.average:
+            self.average.update()
         self.step += 1
         self.batch = batch.number + 1
         self.images += len(batch.labels)
@@ -162,20 +175,30 @@ class Trainer:
         result = None if self.validation is None else self.validate()
         if result is not None and not math.isfinite(result.loss):
             raise self._diverged(f"the validation loss is {result.loss} after epoch {self.epoch + 1}")
-        best = result is None or result.loss < self.lowest_loss
-        if result is not None:
-            self.lowest_loss = min(self.lowest_loss, result.loss)
+        averaged = None if self.validation is None or self.average is None else self.validate(averaged=True)
+        tested = averaged or result
+        best = tested is None or tested.loss < self.lowest_loss
+        if tested is not None:
+            self.lowest_loss = min(self.lowest_loss, tested.loss)
         warnings = self._stuck_heads() if self.epoch == 0 else ()
-        record = Epoch(self.epoch, self.step, self.images, mean(self.losses), result, best, warnings)
+        record = Epoch(self.epoch, self.step, self.images, mean(self.losses), result, best, warnings, averaged)
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
         return record
 
-    def validate(self) -> Score:
-        """Score the validation images by their centre."""
+    def validate(self, averaged: bool = False) -> Score:
+        """Score the validation images by their centre, with the weights as they are or their average."""
         assert self.validation is not None
-        predictor = Predictor(LoadedModel(self.model, self.training.classes, self.preprocessing))
+        model = self.model
+        if averaged:
+            model = GoogLeNet(self.model.config)
+            apply(model, self.averaged(), "the average")
+        predictor = Predictor(LoadedModel(model, self.training.classes, self.preprocessing))
         return score([predictor], self.validation, 1, threads=self.config.loader_threads, max_bad=self.config.max_bad,
                      bad=self.bad)
+
+    def averaged(self) -> dict[str, np.ndarray]:
+        """Return the averaged weights by canonical name, none where no average is kept."""
+        return averaged_state(self.model, self.average) if self.average else {}
 
     def _stuck_heads(self) -> tuple[str, ...]:
         """Return a warning for each head whose loss in the second half of the epoch is that of a guess."""
@@ -208,8 +231,13 @@ class Trainer:
             "lowest_loss": self.lowest_loss, "training": to_json(self.config), "data": self._fingerprint(),
             "bad": json.dumps(self.loader.bad)}
         losses = np.array(self.losses, np.float64).reshape(-1, len(Losses._fields))
+        kept: dict[str, np.ndarray] = {}
+        if self.average:
+            arrays, numbers = self.average.state()
+            kept = {f"average/{name}": array for name, array in arrays.items()}
+            state |= {f"average.{name}": number for name, number in numbers.items()}
         save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
-                     arrays={**velocity, "losses": losses}, attributes=state)
+                     averaged=self.averaged(), arrays={**velocity, **kept, "losses": losses}, attributes=state)
 
     def _require_good(self) -> None:
         """Raise DivergedError where the latest step ruined the weights; its own loss is of the weights before it."""
@@ -228,7 +256,7 @@ class Trainer:
         """Write the weights alone, half as large as a checkpoint. Raises as `save` does."""
         self._require_good()
         save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
-                     attributes={"trained_images": self.images, "data": self._fingerprint()})
+                     averaged=self.averaged(), attributes={"trained_images": self.images, "data": self._fingerprint()})
 
     def restore(self, loaded: LoadedModel) -> None:
         """Take over a checkpoint's state; the model must be the loaded one, the configuration that of `configuration`.
@@ -241,6 +269,13 @@ class Trainer:
                              f"{self._fingerprint()}; resume with the data it was trained on")
         for name, view in self.flat.views(self.sgd.velocity).items():
             view[...] = arrays[f"velocity/{name}"]
+        if self.average:
+            numbers = {name.removeprefix("average."): float(value) for name, value in attributes.items()
+                       if name.startswith("average.")}
+            if isinstance(self.average, TailMean):  # which begins where it began, though the run be made longer
+                self.average.start = int(numbers.get("start", self.average.start))
+            self.average.restore({name.removeprefix("average/"): array for name, array in arrays.items()
+                                  if name.startswith("average/")}, numbers)
         for name in ("step", "epoch", "batch", "images"):
             setattr(self, name, int(attributes[name]))
         self.lowest_loss = float(attributes["lowest_loss"])

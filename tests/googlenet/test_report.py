@@ -14,7 +14,7 @@ from googlenet.training import DivergedError, Epoch, Losses, Step
 from minigrad.errors import InputError
 
 HEADER = ("step,epoch,images,lr,loss,loss_main,loss_aux1,loss_aux2,images_per_second,validation_loss,"
-          "validation_top1_error,validation_top5_error")
+          "validation_top1_error,validation_top5_error,averaged_loss,averaged_top1_error,averaged_top5_error")
 
 
 @pytest.fixture(autouse=True)
@@ -109,9 +109,9 @@ def test_every_few_steps_and_each_epoch_has_a_line(tmp_path):
     log.close()
     assert lines(path) == [
         HEADER,
-        "3,0,24,0.01,1.5,2.0,3.0,4.0,12.35,,,",
-        "6,0,48,0.01,1.5,2.0,3.0,4.0,12.35,,,",
-        "7,0,56,,1.25,1.75,2.75,,,0.875,0.25,0.05",
+        "3,0,24,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,",
+        "6,0,48,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,",
+        "7,0,56,,1.25,1.75,2.75,,,0.875,0.25,0.05,,,",
     ]
 
 
@@ -121,7 +121,16 @@ def test_what_is_not_built_or_not_held_out_stays_blank(tmp_path):
     log.step(step(1, heads=False))
     log.epoch(epoch(0, 1, validation=False))
     log.close()
-    assert lines(path)[1:] == ["1,0,8,0.01,1.5,2.0,,,12.35,,,", "1,0,8,,1.25,1.75,2.75,,,,,"]
+    assert lines(path)[1:] == ["1,0,8,0.01,1.5,2.0,,,12.35,,,,,,", "1,0,8,,1.25,1.75,2.75,,,,,,,,"]
+
+
+def test_averaged_weights_have_columns_of_their_own(tmp_path):
+    path = tmp_path / "log.csv"
+    log = report.Log(path, 1)
+    log.epoch(epoch(0, 1)._replace(averaged=Score(40, 0.2, 0.04, 0.75)))
+    log.close()
+    assert lines(path)[1].endswith(",0.875,0.25,0.05,0.75,0.2,0.04")
+    report.curves(report.read_log(path), tmp_path / "curves.png")
 
 
 def test_an_epochs_line_is_on_the_disk_at_once(tmp_path):
@@ -187,13 +196,14 @@ def test_resuming_without_a_log_begins_one(tmp_path):
     assert lines(tmp_path / "log.csv") == [HEADER]
 
 
-@pytest.mark.parametrize("cut", range(1, 60, 7))
+@pytest.mark.parametrize("cut", range(1, 70, 7))
 def test_a_log_cut_anywhere_is_read(tmp_path, cut):
     path = tmp_path / "log.csv"
     write_log(path, 3)
+    last = lines(path)[-1]
     path.write_bytes(path.read_bytes()[:-cut])
     rows = report.read_log(path)
-    whole = 3 if cut <= 2 else 2 if cut <= 2 + len(lines(path)[1]) + 2 else 1  # a line's end does not count
+    whole = 3 if cut <= 2 else 2 if cut <= 2 + len(last) + 2 else 1  # a line's end does not count
     assert [row["step"] for row in rows] == ["1", "2", "3"][:whole]
     report.curves(rows, tmp_path / "curves.png")
 

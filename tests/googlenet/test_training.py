@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -375,6 +376,54 @@ def test_running_statistics_of_batch_norm_go_on_too(tmp_path):
     assert np.ptp(whole.model.conv1.batch_norm.mean.data) > 0, "training moved them"
     for path, array in whole.model.state().items():
         np.testing.assert_array_equal(again.model.state()[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize("averaging", ["tail", "ema"])
+@pytest.mark.parametrize("stop", [2, 5, 7])
+def test_averages_go_on_too_and_are_what_is_tested(tmp_path, averaging, stop):
+    """Of six steps in two epochs, four records each; the mean of the tail begins after three."""
+    config = TrainingConfig(epochs=2, batch_size=4, seed=3, validation_fraction=0.25, averaging=averaging)
+    training, validation = split_validation(Pictures(4), 0.25, 3)
+
+    def run(trainer, count=None):
+        return [comparable(record) for record in itertools.islice(trainer.records(), count)]
+
+    whole = make(config, training, validation)
+    expected = run(whole)
+    first = make(config, training, validation)
+    found = run(first, stop)
+    first.save(tmp_path / "last.h5")
+    loaded = load_model(tmp_path / "last.h5", raw=True)
+    again = Trainer(loaded.model, configuration(loaded, tmp_path), training, validation, loaded.preprocessing)
+    again.restore(loaded)
+    assert found + run(again) == expected
+    again.save_weights(tmp_path / "best.h5")
+    raw, tested = load_model(tmp_path / "best.h5", raw=True).model, load_model(tmp_path / "best.h5").model
+    for path, array in whole.averaged().items():
+        np.testing.assert_array_equal(tested.state()[path], array)
+        np.testing.assert_array_equal(raw.state()[path], whole.model.state()[path])
+    assert (tested.conv1.weight.data != raw.conv1.weight.data).any()
+
+
+def test_the_best_is_the_best_of_what_is_tested():
+    """An average that lags behind is judged by its own loss, not by that of the weights it is made of."""
+    training, validation = split_validation(Pictures(4), 0.25, 3)
+    trainer = make(TrainingConfig(epochs=2, batch_size=4, averaging="ema"), training, validation)
+    ends = [record for record in trainer.records() if isinstance(record, Epoch)]
+    assert all(end.averaged is not None and end.averaged.loss != end.validation.loss for end in ends)
+    assert trainer.lowest_loss == min(end.averaged.loss for end in ends)
+
+
+def test_a_longer_run_keeps_the_beginning_of_its_mean(tmp_path):
+    config = TrainingConfig(epochs=2, batch_size=4, averaging="tail", validation_fraction=0)
+    trainer = make(config, Pictures(4))
+    list(trainer.records())
+    trainer.save(tmp_path / "last.h5")
+    loaded = load_model(tmp_path / "last.h5", raw=True)
+    longer = Trainer(loaded.model, replace(config, epochs=6), Pictures(4), None, loaded.preprocessing)
+    longer.restore(loaded)
+    assert longer.average.settings() == trainer.average.settings()
+    np.testing.assert_array_equal(longer.average.average, trainer.average.average)
 
 
 def test_saving_changes_nothing(uninterrupted, tmp_path):
