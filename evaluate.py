@@ -27,7 +27,7 @@ from data.datasets import SPLITS, open_dataset
 from data.errors import DataError
 from googlenet import report
 from googlenet.commands import networks
-from googlenet.inference import Prediction, Predictor, predictions, tally, top
+from googlenet.inference import Prediction, Predictor, for_classes, predictions, tally, top
 from minigrad.errors import InputError
 
 SHEETS = 4  # images whose crops --save-crops draws
@@ -71,6 +71,7 @@ def main(arguments: list[str]) -> int:
     minigrad.set_convolution(flags.conv)
     opened = [networks.open_network(each, flags) for each in flags.weights]
     dataset = open_dataset(flags.data, flags.split)
+    predictors = [for_classes(each.predictor, dataset.classes, dataset.origin) for each in opened]
     for each in opened:
         say(str(each))
     if flags.save_crops:
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
     bad: dict[str, str] = {}
     began = time.perf_counter()
     total = min(len(dataset), flags.limit or len(dataset))
-    found = classify([each.predictor for each in opened], dataset, flags, total, bad)
+    found = classify(predictors, dataset, flags, total, bad)
     seconds = time.perf_counter() - began
     if flags.predictions:
         write_predictions(Path(flags.predictions), found, dataset)

@@ -396,3 +396,11 @@ def test_results_that_cannot_be_written(folder, weights, tmp_path, flag):
 def test_debug_shows_where_an_error_comes_from(folder, tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.h5"):
         script("evaluate.py", "--weights", tmp_path / "nowhere.h5", "--debug")
+
+
+def test_classes_that_do_not_fit_are_told_before_any_image(folder, tmp_path):
+    weights = write_weights(tmp_path / "other.h5", classes=tuple("abc"))
+    done = script("evaluate.py", "--weights", weights, "--data", folder)
+    assert done.code == 1
+    assert "the network has 3 classes" in done.complaint
+    assert "image/s" not in done.err, "no bar had begun"

@@ -506,3 +506,12 @@ def test_a_mean_that_is_none_is_refused(tmp_path):
                   "--mean", FIXTURES / "chainer.npz")
     assert "is no Caffe mean image" in done.complaint
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_compare_shows_the_worst_of_many_differences():
+    sides = FIXTURES / "caffe_v2.caffemodel", FIXTURES / "torch_legacy.pth"
+    short, long = ran("compare", *sides, code=DIFFER), ran("compare", *sides, "--verbose", code=DIFFER)
+    assert "the worst of 128; --verbose lists all" in short
+    assert short.count("differs") == 20
+    assert long.count("differs") == 128
+    assert re.findall(r"^inception_3a/conv_5x5/weight .*5x5x4x4 / 3x3x4x4", short, re.MULTILINE), "no shape is worse"

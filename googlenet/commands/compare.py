@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from googlenet.weights.recording import INPUT, PROBABILITIES, Recording
 from googlenet.weights.weights import Weights
 from minigrad.errors import InputError
 
+MOST_ROWS = 20  # arrays in a table that is to be read
 DIFFER = 3  # the exit code: 1 is an error, 2 wrong usage
 DESCRIPTION = """Compare two networks array by array, and on images stage by stage; or a network and activations that
 another framework recorded, an .npz of arrays named as its stages are, with the network's input among them as "input" or
@@ -48,6 +50,7 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     made.add_argument("--tolerance", type=float, default=TOLERANCE, metavar="T",
                       help="largest difference that agrees, in parts of an array's largest value (default %(default)s)")
     add_image_size(made)
+    made.add_argument("--verbose", action="store_true", help=f"list all arrays that differ, also more than {MOST_ROWS}")
     made.add_argument("--raw", action="store_true", help="the raw weights, where a file has averaged ones too")
     made.add_argument("--json", action="store_true", help="print JSON, with all arrays")
     return made
@@ -99,13 +102,18 @@ def _pictures(place: Path) -> list[Path]:
 
 def as_text(flags: argparse.Namespace, sides: tuple[Side, Side], arrays: ArrayComparison | None,
             stages: StageComparison | None, agree: bool) -> str:
-    """Return the summary, then all stages, then the arrays that differ."""
+    """Return the summary, then all stages, then the arrays that differ, the worst alone where they are many."""
     parts = [text.table(_summary(flags, sides, arrays, stages, agree), left=(0, 1))]
     if stages:
         parts.append(_table("stage", stages.both, flags.tolerance))
     if arrays:
         rows = [each for each in arrays.both if not each.within(flags.tolerance)]
-        parts += [_table("array", rows, flags.tolerance)] if rows else []
+        if rows and (flags.verbose or len(rows) <= MOST_ROWS):
+            parts.append(_table("array", rows, flags.tolerance))
+        elif rows:
+            worst = sorted(rows, key=lambda each: -(math.inf if each.relative is None else each.relative))[:MOST_ROWS]
+            parts.append(_table("array", worst, flags.tolerance)
+                         + f"\nthese are the worst of {len(rows)}; --verbose lists all")
     return "\n\n".join(parts)
 
 

@@ -55,7 +55,7 @@ def draw(found: Inspection, out: Path) -> None:
 def as_text(found: Inspection) -> str:
     """Return the file, its arrays, and the network."""
     head = [("file", found.file), ("format", found.format), ("SHA-256", found.sha256)]
-    head += [(name, _shortened(value)) for name, value in found.metadata.items()]
+    head += [("in it", f"{name}: {_shortened(value)}") for name, value in found.metadata.items()]
     header = ("array", "shape", "type", "least", "most", "mean", "deviation", "not finite", "zero", "dead")
     rows = [header, *map(_row, found.arrays)]
     tail = [("note", note) for note in found.notes]
