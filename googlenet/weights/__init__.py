@@ -15,6 +15,7 @@ import numpy as np
 from data.preprocess import Preprocessing
 from googlenet.model import GoogLeNet
 from googlenet.weights import placing, store
+from googlenet.weights.configuration import require_size
 from googlenet.weights.files import sha256
 from googlenet.weights.fitting import apply
 from googlenet.weights.store import Attribute, Stored, save, save_weights
@@ -42,7 +43,7 @@ def read(path: str | PathLike[str], *, image_size: int | None = None) -> Stored:
     missing, damaged, of no known format, that does not hold a GoogLeNet, or that tells of another image size."""
     if hdf5.is_ours(path):
         stored = store.read(path)
-        placing.require_size(stored.weights.config, image_size, str(path))
+        require_size(stored.weights.config, image_size, str(path))
         return stored
     from googlenet.weights import formats  # here, as our own files need none of its readers
 

@@ -14,20 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from googlenet.classes import BACKGROUND
-from googlenet.config import ModelConfig, from_json, to_json
-from googlenet.model import HEAD_CHANNELS, HEADS, VARIANTS, GoogLeNet, lrn_of, scaled
-from googlenet.weights.contents import Contents, Graph, Place
+from googlenet.config import ModelConfig, to_json
+from googlenet.model import HEAD_CHANNELS, HEADS, GoogLeNet, scaled
+from googlenet.weights.configuration import configuration
+from googlenet.weights.contents import Contents, Place
 from googlenet.weights.fitting import listed, require_same
 from googlenet.weights.layouts import shape_there, to_ours, to_theirs
 from googlenet.weights.preprocessing import preprocessing_for
-from googlenet.weights.schemes import BRANCHES, SCHEMES, Scheme
+from googlenet.weights.schemes import SCHEMES, Scheme
 from googlenet.weights.weights import Source, Weights
 from minigrad.errors import InputError
 
-FEATURES = 1024  # of the classifier's input, at full width
-MOST_DIGITS = 6  # of a width behind the point
 PUBLISHED_SLIM = 1001  # classes, the first of them the background
-USUAL_SIZE = 224  # pixels, of the input
 WRAPPED = "module."
 CAFFE_VARIANTS = ("paper", "caffe", "onnx-inception-v1")  # the networks whose arrays are Caffe's
 
@@ -43,11 +41,7 @@ def place(contents: Contents, file: str, sha256: str, *, image_size: int | None 
     contents = _unwrapped(contents)
     graph, own = contents.graph, contents.metadata
     scheme = None if graph and graph.places else scheme_of(contents, file)
-    if "config" in own:
-        config = _told_config(own["config"], graph, file)
-    else:
-        config = _config(contents, scheme, file, image_size or USUAL_SIZE)
-    require_size(config, image_size, file)
+    config = configuration(contents, scheme, file, image_size)
     shapes = _shapes(config, file)
     places = graph.places if graph and graph.places else _places(scheme, config, shapes)  # type: ignore[arg-type]
     expected = {each.name: shape_there(shapes[path], each) for path, each in places.items() if path in shapes}
@@ -65,13 +59,6 @@ def place(contents: Contents, file: str, sha256: str, *, image_size: int | None 
                     {path: f"{places[path].name} {places[path].layout}" for path in shapes},
                     (*contents.notes, *taken, *_told(left)))
     return Weights(config, arrays, _classes(own, config, scheme, file), preprocessing, source)
-
-
-def require_size(config: ModelConfig, image_size: int | None, file: str) -> None:
-    """Raise InputError where a size is asked for, and the file tells another one."""
-    if image_size and image_size != config.image_size:
-        raise InputError(f"{file} is of a network for images of {config.image_size} pixels, not {image_size}: "
-                         "leave out --image-size")
 
 
 def _unwrapped(contents: Contents) -> Contents:
@@ -139,75 +126,6 @@ def _places(scheme: Scheme, config: ModelConfig, shapes: Shapes) -> dict[str, Pl
     return {path: each for path, each in found.items() if each}
 
 
-def _config(contents: Contents, scheme: Scheme | None, file: str, image_size: int) -> ModelConfig:
-    """Return what the file says of the network: variant, classes, heads, width and batch norm."""
-    graph, arrays = contents.graph, contents.arrays
-    variant = graph.variant if graph else scheme.variant if scheme else "caffe"
-
-    def there(path: str, shape: tuple[int, ...]) -> Place | None:
-        found = graph.places.get(path) if graph and graph.places else scheme and scheme.place(path, shape)
-        return found if found and found.name in arrays else None
-
-    bias, weight = there("classifier/bias", (0,)), there("classifier/weight", (0, 0))
-    if not bias or not weight or not arrays[bias.name].size or arrays[weight.name].ndim < 2:
-        raise InputError(f"{file} has no classifier, so that neither classes nor width are known: give the whole "
-                         f"network's weights; it holds {listed([f'{n} {a.shape}' for n, a in arrays.items()])}")
-    heads = [head for head in HEADS.values() if there(f"{head}/conv/weight", (0,) * 4)]
-    folded = not there("conv1/batch_norm/mean", (0,)) if VARIANTS[variant].batch_norm else False
-    classes = arrays[bias.name].size
-    features = arrays[weight.name].shape[-1 if weight.layout == "OI" else -2]
-    convolutions = {layer: there(f"{layer}/weight", (0,) * 4) for layer in _full_channels(variant)}
-    outputs = {layer: arrays[each.name].shape[each.layout.index("O")] for layer, each in convolutions.items()
-               if each and arrays[each.name].ndim == 4}
-    if graph and graph.image_size:
-        image_size = graph.image_size
-    return ModelConfig(variant=variant, classes=classes, image_size=image_size,
-                       heads="both" if len(heads) == len(HEADS) else "".join(heads) or "none",
-                       width=_width(max(features, 1) / FEATURES, outputs, variant), lrn=graph.lrn if graph else "",
-                       batch_norm="folded" if folded else "learned", dropout=VARIANTS[variant].dropout)
-
-
-def _full_channels(variant: str) -> dict[str, int]:
-    """Return the output channels of convolutions at full width."""
-    channels = {}
-    for row in VARIANTS[variant].table:
-        if row.type == "convolution":
-            channels[row.name] = row.output
-        elif row.type == "inception":
-            channels |= {f"{row.name}/{branch}": count for branch, count in zip(BRANCHES, row[5:], strict=True)}
-    return channels
-
-
-def _width(usual: float, outputs: Mapping[str, int], variant: str) -> float:
-    """Return the width at which the convolutions have these outputs: `usual`, or the number of fewest digits.
-
-    Channels are multiples of 4, so that a range of widths gives the same. Where none does it is `usual`, and placing
-    tells what differs."""
-    full = _full_channels(variant)
-    low = max(((found - 2) / full[layer] for layer, found in outputs.items() if found > 4), default=0.0)
-    high = min(((found + 2) / full[layer] for layer, found in outputs.items()), default=0.0)
-    shortest = (round((low + high) / 2, digits) for digits in range(1, MOST_DIGITS + 1))
-    return next((width for width in (usual, *shortest)
-                 if width > 0 and all(scaled(full[layer], width) == found for layer, found in outputs.items())), usual)
-
-
-def _told_config(text: str, graph: Graph | None, file: str) -> ModelConfig:
-    """Return the configuration that a file carries as a text.
-
-    Raises InputError where it is none, or the file's graph computes another."""
-    try:
-        told = from_json(ModelConfig, text)
-        lrn = lrn_of(told)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    if graph:
-        found = replace(told, variant=graph.variant, lrn=graph.lrn)
-        if (told.variant, lrn) != (found.variant, lrn_of(found)):
-            raise InputError(f"{file} says that it is {told.variant} with {lrn}, but its graph computes "
-                             f"{found.variant} with {lrn_of(found)}: it was edited; take out its text 'config'")
-    return told
-
-
 def _no_weights(contents: Contents, scheme: Scheme | None, expected: Shapes) -> list[str]:
     """Return the names that hold no weights: by the scheme, or because the graph's weights were found elsewhere."""
     rest = [name for name in contents.arrays if name not in expected]
@@ -230,8 +148,10 @@ def _require_all(places: Places, shapes: Shapes, file: str) -> None:
     absent = [path for path in shapes if path not in places]
     unknown = [path for path in places if path not in shapes]
     if absent or unknown:
-        raise InputError(f"{file} does not fit the network: nothing in it is {listed(absent) or 'absent'}; the network "
-                         f"has no {listed(unknown) or 'other'}. Give a file of the whole network")
+        told = {"nothing in it is": absent, "the network has no": unknown}
+        raise InputError(f"{file} does not fit the network: "
+                         + "; ".join(f"{what} {listed(paths)}" for what, paths in told.items() if paths)
+                         + ". Give a file of the whole network")
 
 
 def _require_numbers(found: Mapping[str, np.ndarray], file: str) -> None:
