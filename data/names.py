@@ -9,21 +9,24 @@ from pathlib import Path
 
 from data.errors import DataError
 
-__all__ = ["LISTS", "numbered", "read_names"]
+__all__ = ["LISTS", "numbered", "read_list", "read_names"]
 
 LISTS = ("classes.txt", "synset_words.txt", "LOC_synset_mapping.txt")
 MOST_NUMBERED = 100_000
 
 
 def read_names(*folders: Path) -> tuple[str, ...] | None:
-    """Return the lines of the first list found in `folders`, one class a line in order; None where there is no list.
+    """Return the classes of the first list found in `folders`, as `read_list` does; None where there is no list."""
+    path = next((folder / name for folder in folders for name in LISTS if (folder / name).is_file()), None)
+    return None if path is None else read_list(path)
+
+
+def read_list(path: Path) -> tuple[str, ...]:
+    """Return the lines of a list, one class a line in order.
 
     A line is kept whole: in synset_words.txt it is the WordNet id before the words that makes `crane` two classes.
-    Raises DataError for a list that is empty, repeats a name or is not UTF-8.
+    Raises DataError for a list that can't be read, is empty, repeats a name or is not UTF-8.
     """
-    path = next((folder / name for folder in folders for name in LISTS if (folder / name).is_file()), None)
-    if path is None:
-        return None
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -135,6 +135,12 @@ def test_standardised_images_are_divided_by_the_deviation(tmp_path, variant):
     np.testing.assert_allclose(found.std, (100, 2, 45)[::step])
 
 
+@pytest.mark.parametrize(("given", "rate"), [({}, 0.2), ({"dropout": 0.3}, 0.3)])
+def test_dropout_is_the_variants_unless_it_is_given(folder, tmp_path, given, rate):
+    made = run(folder, tmp_path, epochs=1, variant="torchvision", validation_fraction=0, **given)
+    assert load_model(made / "best.h5").model.config.dropout == rate
+
+
 def test_same_seed_same_run(folder, short, tmp_path):
     """In a process of its own, too."""
     done = process("train.py", *flags(folder, tmp_path), cwd=tmp_path.parent)

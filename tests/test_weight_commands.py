@@ -109,7 +109,7 @@ def test_convert_takes_a_blue_first_mean_as_it_is(tmp_path, weights):
 
 
 @pytest.mark.parametrize(("content", "told"), [
-    ("a\nb\n", "names.txt has 2 names for a network of 7 classes"), ("a\n" * 7, "names 'a' twice"),
+    ("a\nb\n", "names.txt has 2 names for a network of 7 classes"), ("a\n" * 7, "names 'a' 7 times"),
     (b"\xff\xfe\xff", "UTF-8"), (None, "No such file")])
 def test_names_that_do_not_fit(tmp_path, content, told):
     names = tmp_path / "names.txt"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
+from data.names import read_list
 from data.preprocess import PREPROCESSINGS, Preprocessing
 from googlenet.classes import BACKGROUND
 from googlenet.config import ModelConfig
@@ -83,18 +83,14 @@ def named_preprocessing(name: str, config: ModelConfig) -> Preprocessing:
 
 
 def class_names(path: Path, weights: Weights) -> tuple[str, ...]:
-    """Return the lines of a list of classes, kept whole, as they are beside a data set."""
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path} can't be read as UTF-8 text ({reason}): give a list of class names") from error
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise InputError(f"{path} names {repeated[0]!r} twice: each line is a class of its own")
+    """Return the network's classes by a list of their names, one a line, as they are beside a data set.
+
+    Raises InputError where they are not as many as the network's, DataError where the list can't be read or repeats a
+    name."""
+    names = read_list(path)
     count = weights.config.classes
     if len(names) == count - 1 and weights.classes[0] == BACKGROUND:
         return (BACKGROUND, *names)
     if len(names) != count:
         raise InputError(f"{path} has {len(names)} names for a network of {count} classes: give one for each, in order")
-    return tuple(names)
+    return names

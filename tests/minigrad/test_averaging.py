@@ -7,19 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad import InputError, Tensor, available_threads, get_threads, hdf5, nn, set_threads
+from minigrad import InputError, Tensor, available_threads, hdf5, nn, set_threads
 from minigrad.averaging import TailMean, WarmedEma, averaged_state
 from minigrad.flat import FlatParameters
 from minigrad.init import initialise
 from tests.minigrad.checks import TOLERANCE, assert_close
 from tests.minigrad.strategies import dtypes, seeds
-
-
-@pytest.fixture(autouse=True)
-def _restore_threads():
-    before = get_threads()
-    yield
-    set_threads(before)
 
 
 class Model(nn.Module):

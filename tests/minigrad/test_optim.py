@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigrad import InputError, Tensor, available_threads, get_threads, nn, ops, set_threads
+from minigrad import InputError, Tensor, available_threads, nn, ops, set_threads
 from minigrad.flat import FlatParameters
 from minigrad.init import initialise
 from minigrad.optim import LANES, PART, SGD, clip_norm, global_norm
@@ -13,13 +13,6 @@ from tests.minigrad.checks import TOLERANCE
 from tests.minigrad.strategies import dtypes, seeds
 
 rates = st.lists(st.sampled_from([0.1, 0.01, 0.5]), min_size=1, max_size=4)
-
-
-@pytest.fixture(autouse=True)
-def _restore_threads():
-    before = get_threads()
-    yield
-    set_threads(before)
 
 
 class Model(nn.Module):

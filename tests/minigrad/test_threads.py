@@ -13,13 +13,6 @@ from tests.minigrad.network import step
 several = pytest.mark.skipif(available_threads() < 2, reason="one core: nothing to compare")
 
 
-@pytest.fixture(autouse=True)
-def _restore_threads():
-    before = get_threads()
-    yield
-    set_threads(before)
-
-
 @several
 @pytest.mark.parametrize("method", ["im2col", "direct"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
