@@ -25,9 +25,10 @@ from data.base import Dataset
 from data.crops import COUNTS, sheet
 from data.datasets import SPLITS, open_dataset
 from data.errors import DataError
-from googlenet import report
+from googlenet import scripts
 from googlenet.commands import networks
-from googlenet.inference import Prediction, Predictor, for_classes, predictions, tally, top
+from googlenet.inference import Predictor, for_classes
+from googlenet.testing import Prediction, predictions, tally, top
 from minigrad.errors import InputError
 
 SHEETS = 4  # images whose crops --save-crops draws
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
         value = getattr(flags, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} {value}: give at least {least}")
-    report.check_threads(parser, flags.threads)
+    scripts.check_threads(parser, flags.threads)
     for where in (flags.json, flags.predictions, flags.probabilities):
         if where and where != "-" and not Path(where).parent.is_dir():
             raise InputError(f"can't write {where}: there is no folder {Path(where).parent}; make it first")
@@ -147,7 +148,7 @@ def print_result(result: dict) -> None:
 
 def save_sheets(dataset: Dataset, network: Predictor, folder: Path) -> None:
     """Draw the crops of the first images, one PNG each."""
-    with report.writing(folder):
+    with scripts.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for index in range(min(SHEETS, len(dataset))):
         name = dataset.names[index]
@@ -157,14 +158,14 @@ def save_sheets(dataset: Dataset, network: Predictor, folder: Path) -> None:
         except DataError as error:
             say(f"no crops of {name}: {error}")
             continue
-        with report.writing(path):
+        with scripts.writing(path):
             sheet(image, network.preprocessing).save(path)
         say(f"crops of {name}: {path}")
 
 
 def write_predictions(path: Path, found: list[Prediction], dataset: Dataset) -> None:
     """Write one line an image: file, label, then five classes with their probabilities."""
-    with report.writing(path), open(path, "w", newline="", encoding="utf-8") as file:
+    with scripts.writing(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         ranks = range(1, min(5, len(dataset.classes)) + 1)
         guessed = (column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}"))
@@ -177,7 +178,7 @@ def write_predictions(path: Path, found: list[Prediction], dataset: Dataset) -> 
 
 def write_probabilities(path: Path, found: list[Prediction], dataset: Dataset) -> None:
     """Write all probabilities (images, classes) as float32, with the files' names and labels."""
-    with report.writing(path), open(path, "wb") as file:
+    with scripts.writing(path), open(path, "wb") as file:
         np.savez_compressed(file, files=np.array([dataset.names[each.image] for each in found]),
                             labels=np.array([each.label for each in found]),
                             probabilities=np.array([each.probabilities for each in found], np.float32))
@@ -189,9 +190,9 @@ def write_json(where: str, result: dict[str, object]) -> None:
     if where == "-":
         print(text)
     else:
-        with report.writing(where):
+        with scripts.writing(where):
             Path(where).write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    report.run(main, "evaluate.py")
+    scripts.run(main, "evaluate.py")

@@ -26,11 +26,14 @@ from data.base import Dataset
 from data.datasets import open_dataset, split_validation
 from data.errors import DataError
 from data.preprocess import Preprocessing, channel_statistics
-from googlenet import report
+from googlenet import scripts
 from googlenet.commands.files import path_of
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
-from googlenet.inference import load, score
+from googlenet.inference import load
 from googlenet.model import VARIANTS, GoogLeNet, preprocessing_of
+from googlenet.reports.curves import curves
+from googlenet.reports.log import Log, read_log
+from googlenet.testing import score
 from googlenet.training import DivergedError, Epoch, Step, Trainer, configuration
 from googlenet.weights import fetch, load_model, read
 from googlenet.weights.files import file_of
@@ -69,7 +72,7 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     """Return all flags with their defaults, and {name: value} of those that were given."""
     parser = make_parser()
     flags = parser.parse_args(arguments)
-    report.check_threads(parser, flags.threads)
+    scripts.check_threads(parser, flags.threads)
     parser.set_defaults(**dict.fromkeys(vars(flags)))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     if "dropout" not in given:
@@ -90,7 +93,7 @@ def main(arguments: list[str]) -> int:
     print(f"{trainer.flat.data.size:,} parameters; images: {trainer.preprocessing}")
     print(f"run folder: {folder}")
     write_settings(trainer, folder / "config.json")
-    log = report.Log(folder / "log.csv", config.log_every, trainer.step, trainer.epoch)
+    log = Log(folder / "log.csv", config.log_every, trainer.step, trainer.epoch)
     try:
         finished = train(trainer, folder, log)
     except BaseException as error:
@@ -115,14 +118,14 @@ def write_settings(trainer: Trainer, path: Path) -> None:
     """Write what the run is made with, as JSON to read; a checkpoint has the same."""
     settings = {"model": asdict(trainer.model.config), "training": asdict(trainer.config),
                 "preprocessing": json.loads(trainer.preprocessing.to_json())}
-    with report.writing(path):
+    with scripts.writing(path):
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def close(log: report.Log, folder: Path) -> None:
+def close(log: Log, folder: Path) -> None:
     """End the log and draw its curves."""
     log.close()
-    report.curves(report.read_log(folder / "log.csv"), folder / "curves.png")
+    curves(read_log(folder / "log.csv"), folder / "curves.png")
 
 
 def started(flags: argparse.Namespace, given: dict[str, Any]) -> tuple[Trainer, Path]:
@@ -217,7 +220,7 @@ def images_of(network: ModelConfig, config: TrainingConfig, training: Dataset) -
 def new_folder(output: Path) -> Path:
     """Make a folder named after the time, and after a number where that is taken."""
     name = time.strftime("%Y%m%d-%H%M%S")
-    with report.writing(output):
+    with scripts.writing(output):
         output.mkdir(parents=True, exist_ok=True)
         taken = 0
         while True:
@@ -247,7 +250,7 @@ def stop_on_signal() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def train(trainer: Trainer, folder: Path, log: report.Log) -> bool:
+def train(trainer: Trainer, folder: Path, log: Log) -> bool:
     """Train to the end, or until a signal, saving last.h5 and best.h5; return whether all epochs are done."""
     saved = time.monotonic()
     steps = trainer.loader.batches
@@ -311,4 +314,4 @@ def test(trainer: Trainer, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    report.run(main, "train.py")
+    scripts.run(main, "train.py")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 
-from googlenet import report
+from googlenet import scripts
 from googlenet.commands import compare, convert, export, fetch, inspect, predict, summary
 
 COMMANDS = (summary, predict, inspect, convert, export, compare, fetch)
@@ -25,4 +25,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    report.run(main, "python -m googlenet")
+    scripts.run(main, "python -m googlenet")

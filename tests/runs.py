@@ -21,7 +21,7 @@ from PIL import Image
 
 import minigrad
 from data.datasets import open_dataset
-from googlenet import report
+from googlenet import scripts
 from googlenet.config import ModelConfig
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.weights import save_weights
@@ -89,7 +89,7 @@ def script(program: str, *arguments: object) -> Done:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            report.run(importlib.import_module(name).main, program)
+            scripts.run(importlib.import_module(name).main, program)
     except SystemExit as end:
         told = isinstance(end.code, str)
         return Done(1 if told else end.code or 0, out.getvalue(), err.getvalue() + (f"{end.code}\n" if told else ""))

@@ -47,8 +47,8 @@ NOT_IMPORTED = {"tests", "benchmarks", *(script.removesuffix(".py") for script i
 # Libraries with a place of their own.
 ONLY_IN = {
     "h5py": r"minigrad/hdf5\.py|googlenet/weights/formats/hdf5_child\.py|data/pack(ed|ing)\.py",
-    "matplotlib": r"[^/]+\.py|googlenet/(report|__main__)\.py",
-    "tqdm": r"[^/]+\.py|googlenet/(report|__main__|commands/\w+)\.py|data/pack\.py",
+    "matplotlib": r"googlenet/reports/\w+\.py",
+    "tqdm": r"[^/]+\.py|googlenet/(__main__|commands/\w+)\.py|data/pack\.py",
     "ray": r"googlenet/distbelief/ray_cluster\.py",
 }
 NEEDED_BY = {  # beyond NumPy and Pillow, by what is no plain picture

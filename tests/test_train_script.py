@@ -21,8 +21,8 @@ from PIL import Image
 
 import train
 from data.datasets import open_dataset, split_validation
-from googlenet import report
-from googlenet.inference import Score
+from googlenet.reports.log import Log
+from googlenet.testing import Score
 from googlenet.training import Epoch, Trainer, configuration
 from googlenet.weights import load_model
 from minigrad import hdf5
@@ -211,14 +211,14 @@ def test_the_best_weights_are_those_of_the_lowest_loss(folder, tmp_path, monkeyp
 def during(monkeypatch):
     """during(number, action): call `action` when step `number` is logged; -1, -2, ...: when that epoch's end is."""
     for name in ("step", "epoch"):
-        original = getattr(report.Log, name)
+        original = getattr(Log, name)
 
         def spy(log, record, original=original):
             original(log, record)
             at = -record.epoch - 1 if isinstance(record, Epoch) else record.step
             actions.pop(at, lambda: None)()
 
-        monkeypatch.setattr(report.Log, name, spy)
+        monkeypatch.setattr(Log, name, spy)
     actions = {}
     return actions.__setitem__
 
@@ -429,7 +429,7 @@ def test_what_stopped_the_run_is_told_not_what_failed_after_it(folder, tmp_path,
         return fail
 
     monkeypatch.setattr(train, "train", failing("can't write last.h5"))
-    monkeypatch.setattr(report, "curves", failing("can't write curves.png"))
+    monkeypatch.setattr(train, "curves", failing("can't write curves.png"))
     assert script("train.py", *flags(folder, tmp_path)).complaint == "train.py: error: can't write last.h5"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from googlenet import report
+from googlenet import scripts
 from googlenet.commands import text
 from googlenet.commands.files import WEIGHTS_HELP, add_image_size, check_output, path_of
 from googlenet.weights.inspection import DEAD, Inspection, Statistics, inspect, parameters
@@ -48,7 +48,7 @@ def draw(found: Inspection, out: Path) -> None:
 
     if found.weights is None:
         raise InputError(f"no filters to draw: {found.reason}")
-    with report.writing(out):
+    with scripts.writing(out):
         draw_filters(found.weights, f"conv1 of {found.file}").save(out)
 
 

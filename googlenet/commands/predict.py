@@ -12,7 +12,7 @@ from data.crops import COUNTS, crops
 from data.decode import read_image
 from data.errors import DataError
 from googlenet.commands import networks
-from googlenet.inference import top
+from googlenet.testing import top
 from minigrad.errors import InputError
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from data.crops import crops
 from data.preprocess import PREPROCESSINGS
-from googlenet.inference import Predictor, predictions
+from googlenet.inference import Predictor
+from googlenet.testing import predictions
 from googlenet.weights import LoadedModel
 from tests.googlenet.test_inference import SHAPES, Photos, literal
 from tests.runs import CLASSES, computing_alone, network

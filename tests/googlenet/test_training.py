@@ -15,8 +15,8 @@ from data.errors import DataError
 from data.preprocess import Preprocessing
 from data.sampling import Sampling, sample_generator
 from googlenet.config import ModelConfig, TrainingConfig
-from googlenet.inference import Score
 from googlenet.model import GoogLeNet, preprocessing_of
+from googlenet.testing import Score
 from googlenet.training import DivergedError, Epoch, Losses, Step, Trainer, configuration, learning_rate, mean
 from googlenet.weights import load_model
 from minigrad import Tensor, nn, ops

@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from os import PathLike
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,11 @@ from data.loader import Batch, Loader
 from data.preprocess import Preprocessing
 from data.sampling import Sampling, training_crop
 from googlenet.config import TrainingConfig, from_json, to_json
-from googlenet.inference import Predictor, Score, score
+from googlenet.inference import Predictor
 from googlenet.model import GoogLeNet
+from googlenet.testing import Score, score
+from googlenet.training.records import DivergedError, Epoch, Losses, Step, mean
+from googlenet.training.schedule import learning_rate
 from googlenet.weights import LoadedModel, save_weights
 from googlenet.weights.fitting import apply, transfer
 from minigrad import Tensor, init, nn, no_grad, ops
@@ -39,59 +41,6 @@ from minigrad.flat import FlatParameters
 from minigrad.optim import SGD
 
 STUCK = 0.02  # a head whose loss stays this close to ln(classes) has learned nothing
-
-
-class DivergedError(InputError):
-    """The loss is no longer a finite number."""
-
-
-class Losses(NamedTuple):
-    """Means over the images of a step or an epoch; those of the auxiliary heads are NaN where they aren't built."""
-
-    total: float
-    main: float
-    aux1: float
-    aux2: float
-
-
-class Step(NamedTuple):
-    """One update."""
-
-    step: int
-    epoch: int
-    images: int  # seen since the beginning, over all epochs
-    lr: float
-    losses: Losses
-    images_per_second: float
-
-
-class Epoch(NamedTuple):
-    """One pass over the training images and the validation that follows, None where nothing is held out."""
-
-    epoch: int
-    step: int
-    images: int  # seen since the beginning
-    losses: Losses
-    validation: Score | None
-    best: bool  # the lowest validation loss so far of the weights that are tested: it wavers less than the error
-    warnings: tuple[str, ...]
-    averaged: Score | None = None  # the validation of the averaged weights, which are then the ones that are tested
-
-
-def learning_rate(config: TrainingConfig, epochs: float) -> float:
-    """Return the rate after `epochs` passes, a fraction within one.
-
-    step: lr * decay^floor(epochs / decay_epochs), the paper's 4 % every 8 epochs; poly: lr * (1 - epochs / all epochs)^
-    power, with power 0.5 BVLC's quick solver. The warm-up rises linearly from zero.
-    """
-    rate = config.lr
-    if config.schedule == "step":
-        rate *= config.decay ** (epochs // config.decay_epochs)
-    elif config.schedule == "poly":
-        rate *= max(0.0, 1 - epochs / config.epochs) ** config.power
-    if epochs < config.warmup_epochs:
-        rate *= epochs / config.warmup_epochs
-    return rate
 
 
 class Trainer:
@@ -284,11 +233,6 @@ class Trainer:
 
     def _fingerprint(self) -> str:
         return f"{len(self.training)} images (labels {zlib.crc32(self.training.labels.tobytes()):08x})"
-
-
-def mean(losses: list[Losses]) -> Losses:
-    """Return the mean of each loss, NaN where there is none."""
-    return Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
 
 
 def configuration(loaded: LoadedModel, path: str | PathLike[str]) -> TrainingConfig:

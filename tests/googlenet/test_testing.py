@@ -9,7 +9,8 @@ from data.base import ArrayDataset
 from data.crops import crops, scales
 from data.errors import DataError
 from data.preprocess import Preprocessing, resize
-from googlenet.inference import Prediction, Predictor, predictions, score, tally, top
+from googlenet.inference import Predictor
+from googlenet.testing import Prediction, predictions, score, tally, top
 from googlenet.weights import LoadedModel
 from minigrad import Tensor
 from minigrad.errors import InputError

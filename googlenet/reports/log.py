@@ -1,0 +1,74 @@
+"""`log.csv` of a run: the losses, rates and speeds of its steps, the validation of its epochs."""
+from __future__ import annotations
+
+import csv
+import math
+import os
+from pathlib import Path
+
+from googlenet.scripts import writing
+from googlenet.training import Epoch, Step
+
+COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "loss_aux2", "images_per_second",
+           "validation_loss", "validation_top1_error", "validation_top5_error", "averaged_loss", "averaged_top1_error",
+           "averaged_top5_error")
+
+
+class Log:
+    """`log.csv` of a run: a line every `every` steps; at the end of each epoch one without a rate, with the means of
+    its losses and its validation.
+
+    A run that goes on at a step of an epoch drops the lines beyond: they are computed again.
+    """
+
+    def __init__(self, path: Path, every: int, step: int = 0, epoch: int = 0):
+        self.path, self.every = path, every
+        kept = [row for row in read_log(path)
+                if int(row["step"]) <= step and (row["lr"] or int(row["epoch"]) < epoch)] if step else []
+        temporary = path.with_name(f".{path.name}.part")
+        with writing(path):
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+            os.replace(temporary, path)
+            self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
+        self.writer = csv.DictWriter(self.file, COLUMNS)
+
+    def step(self, record: Step) -> None:
+        """Note a step, if it is its turn."""
+        if record.step % self.every == 0:
+            self._write(record.step, record.epoch, record.images, record.lr, *record.losses,
+                        round(record.images_per_second, 2))
+
+    def epoch(self, record: Epoch) -> None:
+        """Note the end of an epoch and its validation."""
+        scores = (value for found in (record.validation, record.averaged) if found is not None
+                  for value in (found.loss, found.top1_error, found.top5_error))
+        self._write(record.step, record.epoch, record.images, math.nan, *record.losses, math.nan, *scores)
+        self.flush()
+
+    def _write(self, *values: float) -> None:
+        known = {name: value for name, value in zip(COLUMNS, values, strict=False) if not math.isnan(value)}
+        with writing(self.path):
+            self.writer.writerow(known)
+
+    def flush(self) -> None:
+        """Hand all lines to the system."""
+        with writing(self.path):
+            self.file.flush()
+
+    def close(self) -> None:
+        """Write what is left, and end."""
+        with writing(self.path):
+            self.file.close()
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a log.csv, the last one left out if a crash cut it."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    return [row for row in rows if None not in row.values() and row["step"].isdigit()]

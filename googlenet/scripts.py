@@ -1,0 +1,61 @@
+"""What the scripts share: how they end and what they say when they fail. Only scripts and reports import this."""
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import minigrad
+from data.errors import DataError
+from minigrad.errors import InputError
+
+
+def run(main: Callable[[list[str]], int | None], program: str) -> None:
+    """Run a script's `main` and exit: 0, 1 with one line for an error, 130 after Ctrl-C; --debug shows where from.
+
+    Where nobody reads on (`... | head`), it ends as programs do whom the system ends for that: in silence, with 141."""
+    arguments = sys.argv[1:]
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.captureWarnings(True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a class name may not exist in the console's encoding
+    try:
+        code = main(arguments)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+        sys.exit(141)
+    except (InputError, DataError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        told = str(error)
+        if isinstance(error, OSError):
+            told = f"{error.filename or 'a file'}: {error.strerror or error}; check the path, the rights and the disk"
+        sys.exit(f"{program}: error: {' '.join(told.split())}")
+    except MemoryError as error:
+        sys.exit(f"{program}: error: out of memory ({error}); use smaller images or batches")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{program}: stopped\n")
+        sys.exit(130)
+
+
+def check_threads(parser: argparse.ArgumentParser, threads: int) -> None:
+    """End with a usage error where --threads asks for more than the machine has."""
+    most = minigrad.available_threads()
+    if threads > most:
+        parser.error(f"argument --threads: {threads}: this process may use 1 to {most}; 0 means all of them")
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which file it was, and what helps, when the disk is full or the folder missing."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"can't write {path}: {reason}; free space or choose another folder") from error

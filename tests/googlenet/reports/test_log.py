@@ -1,0 +1,140 @@
+"""The log of a run: its lines, and what a resumed run keeps of them."""
+
+import math
+
+import pytest
+
+from googlenet.reports.curves import curves
+from googlenet.reports.log import Log, read_log
+from googlenet.testing import Score
+from googlenet.training import Epoch, Losses, Step
+from minigrad.errors import InputError
+
+HEADER = ("step,epoch,images,lr,loss,loss_main,loss_aux1,loss_aux2,images_per_second,validation_loss,"
+          "validation_top1_error,validation_top5_error,averaged_loss,averaged_top1_error,averaged_top5_error")
+
+
+def step(number, epoch=0, heads=True):
+    aux = (3.0, 4.0) if heads else (math.nan, math.nan)
+    return Step(number, epoch, number * 8, 0.01, Losses(1.5, 2.0, *aux), 12.3456)
+
+
+def epoch(number, at, validation=True):
+    scored = Score(40, 0.25, 0.05, 0.875) if validation else None
+    return Epoch(number, at, at * 8, Losses(1.25, 1.75, 2.75, math.nan), scored, True, ())
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_every_few_steps_and_each_epoch_has_a_line(tmp_path):
+    path = tmp_path / "log.csv"
+    log = Log(path, 3)
+    for number in range(1, 8):
+        log.step(step(number))
+    log.epoch(epoch(0, 7))
+    log.close()
+    assert lines(path) == [
+        HEADER,
+        "3,0,24,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,",
+        "6,0,48,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,",
+        "7,0,56,,1.25,1.75,2.75,,,0.875,0.25,0.05,,,",
+    ]
+
+
+def test_what_is_not_built_or_not_held_out_stays_blank(tmp_path):
+    path = tmp_path / "log.csv"
+    log = Log(path, 1)
+    log.step(step(1, heads=False))
+    log.epoch(epoch(0, 1, validation=False))
+    log.close()
+    assert lines(path)[1:] == ["1,0,8,0.01,1.5,2.0,,,12.35,,,,,,", "1,0,8,,1.25,1.75,2.75,,,,,,,,"]
+
+
+def test_averaged_weights_have_columns_of_their_own(tmp_path):
+    path = tmp_path / "log.csv"
+    log = Log(path, 1)
+    log.epoch(epoch(0, 1)._replace(averaged=Score(40, 0.2, 0.04, 0.75)))
+    log.close()
+    assert lines(path)[1].endswith(",0.875,0.25,0.05,0.75,0.2,0.04")
+    curves(read_log(path), tmp_path / "curves.png")
+
+
+def test_an_epochs_line_is_on_the_disk_at_once(tmp_path):
+    log = Log(tmp_path / "log.csv", 1)
+    log.step(step(1))
+    log.epoch(epoch(0, 1))
+    assert len(lines(tmp_path / "log.csv")) == 3
+    log.close()
+
+
+def write_log(path, steps):
+    log = Log(path, 1)
+    for number in range(1, steps + 1):
+        log.step(step(number))
+    log.close()
+
+
+def test_resumed_lines_beyond_the_checkpoint_are_dropped(tmp_path):
+    """They are computed again; so is a line that a crash cut in two."""
+    path = tmp_path / "log.csv"
+    write_log(path, 6)
+    path.write_bytes(path.read_bytes()[:-9])
+    log = Log(path, 1, step=4)
+    log.step(step(5))
+    log.close()
+    assert [line.split(",")[0] for line in lines(path)[1:]] == ["1", "2", "3", "4", "5"]
+    assert lines(path)[0] == HEADER
+
+
+@pytest.mark.parametrize(("at", "kept"), [((2, 0), ["1", "2"]), ((2, 1), ["1", "2", "2 end"]),
+                                          ((3, 1), ["1", "2", "2 end", "3"]),
+                                          ((4, 1), ["1", "2", "2 end", "3", "4"]),
+                                          ((4, 2), ["1", "2", "2 end", "3", "4", "4 end"])])
+def test_the_end_of_an_epoch_is_kept_where_it_was_passed(tmp_path, at, kept):
+    """(step, epoch) of the checkpoint, two steps an epoch: the same step is before an end and behind it."""
+    path = tmp_path / "log.csv"
+    log = Log(path, 1)
+    for number in range(1, 6):
+        log.step(step(number, (number - 1) // 2))
+        if number % 2 == 0:
+            log.epoch(epoch(number // 2 - 1, number))
+    log.close()
+    Log(path, 1, *at).close()
+    assert [row["step"] + " end" * (not row["lr"]) for row in read_log(path)] == kept
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"can't write .*log\.csv: Not a directory; free space or choose"):
+        Log(tmp_path / "file" / "log.csv", 1)
+
+
+def test_a_new_run_begins_a_new_log(tmp_path):
+    path = tmp_path / "log.csv"
+    write_log(path, 6)
+    write_log(path, 1)
+    assert [row["step"] for row in read_log(path)] == ["1"]
+    assert [each.name for each in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_resuming_without_a_log_begins_one(tmp_path):
+    Log(tmp_path / "log.csv", 1, step=4).close()
+    assert lines(tmp_path / "log.csv") == [HEADER]
+
+
+@pytest.mark.parametrize("cut", range(1, 70, 7))
+def test_a_log_cut_anywhere_is_read(tmp_path, cut):
+    path = tmp_path / "log.csv"
+    write_log(path, 3)
+    last = lines(path)[-1]
+    path.write_bytes(path.read_bytes()[:-cut])
+    rows = read_log(path)
+    whole = 3 if cut <= 2 else 2 if cut <= 2 + len(last) + 2 else 1  # a line's end does not count
+    assert [row["step"] for row in rows] == ["1", "2", "3"][:whole]
+    curves(rows, tmp_path / "curves.png")
+
+
+def test_no_log_is_no_lines(tmp_path):
+    assert read_log(tmp_path / "log.csv") == []
