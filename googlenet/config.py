@@ -116,6 +116,7 @@ class TrainingConfig(Config):
     workers: int = option(1, "[1, 1]", "model replicas, as in the paper's DistBelief (not loader processes); more "
                           "than 1 is not built yet", "paper, section 6")
     save_every: float = option(10.0, "(0, inf) minutes", "time between checkpoints, beside each epoch's", "ours")
+    keep: int = option(0, "[0, inf)", "checkpoints of earlier epochs that are kept beside last.h5", "ours")
     log_every: int = option(10, "[1, inf) steps", "steps between lines of log.csv", "ours")
     output: str = option("runs", "", "folder in which each run makes its own", "ours")
 

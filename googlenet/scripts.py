@@ -1,4 +1,4 @@
-"""What the scripts share: how they end and what they say when they fail. Only scripts and reports import this."""
+"""What the scripts share: how they end and what they say when they fail. What writes files for them imports this too."""
 from __future__ import annotations
 
 import argparse

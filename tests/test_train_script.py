@@ -21,6 +21,8 @@ from PIL import Image
 
 import train
 from data.datasets import open_dataset, split_validation
+from googlenet import runs
+from googlenet.commands import training
 from googlenet.reports.log import Log
 from googlenet.testing import Score
 from googlenet.training import Epoch, Trainer, configuration
@@ -174,7 +176,7 @@ def test_without_data_the_defaults_are_those_of_the_embedded_images():
 
 
 def test_two_runs_of_a_second_have_folders_of_their_own(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.time, "strftime", lambda form: "20140917-120000")
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "20140917-120000")
     first = run(folder, tmp_path, epochs=1, heads="none")
     before = contents(first)
     assert script("train.py", *flags(folder, tmp_path, epochs=1, heads="none")).code == 0
@@ -428,8 +430,8 @@ def test_what_stopped_the_run_is_told_not_what_failed_after_it(folder, tmp_path,
             raise InputError(message)
         return fail
 
-    monkeypatch.setattr(train, "train", failing("can't write last.h5"))
-    monkeypatch.setattr(train, "curves", failing("can't write curves.png"))
+    monkeypatch.setattr(training, "train", failing("can't write last.h5"))
+    monkeypatch.setattr(training, "curves", failing("can't write curves.png"))
     assert script("train.py", *flags(folder, tmp_path)).complaint == "train.py: error: can't write last.h5"
 
 

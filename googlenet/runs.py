@@ -1,0 +1,195 @@
+"""A run of training: started anew, from trained weights, or taken up where it stopped; and the folder it writes.
+
+    config.json   what the run is made with, to read
+    last.h5       to go on from; epoch-0007.h5, ... are those of earlier epochs, where --keep asks for them
+    best.h5       the weights of the lowest validation error
+    log.csv       losses, rates and validation; curves.png draws them
+"""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import minigrad
+from data.base import Dataset
+from data.datasets import open_dataset, split_validation
+from data.preprocess import Preprocessing, channel_statistics
+from googlenet.config import ModelConfig, TrainingConfig
+from googlenet.model import GoogLeNet, preprocessing_of
+from googlenet.scripts import writing
+from googlenet.training import Trainer, configuration
+from googlenet.weights import load_model, read
+from googlenet.weights.fetch import PUBLISHED, resolve
+from googlenet.weights.files import file_of
+from minigrad import init
+from minigrad.errors import InputError
+
+CHANGEABLE = frozenset({  # of a resumed run
+    "data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every", "keep"})
+FREE_WITH_WEIGHTS = frozenset({"image_size", "heads", "dropout", "aux_dropout", "dtype"})  # beside --init FILE
+OF_WEIGHTS = frozenset({"resize", "standardise"})  # flags of training that the file's preprocessing decides
+MEAN_OF = 2000  # training images that the mean and the deviation are taken over
+
+
+@dataclass(frozen=True)
+class Run:
+    """A network in training and the folder it writes; `notes` tell how it began."""
+
+    trainer: Trainer
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "last.h5"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the lowest validation error."""
+        return self.folder / "best.h5"
+
+    @property
+    def log(self) -> Path:
+        """The losses of the steps and epochs."""
+        return self.folder / "log.csv"
+
+
+def started(config: TrainingConfig, network: ModelConfig, given: Mapping[str, Any],
+            folder: Path | None = None) -> Run:
+    """Begin a run in `folder`, or in a new one of its own below `config.output`, made when all else is well.
+
+    The network's number of classes is the data's. With `init` a file of trained weights, the network and the
+    preprocessing are the file's; `given` are the flags that were chosen, which must not contradict. Raises InputError
+    and DataError for data or weights that can't be used."""
+    prepare_kernels(config)
+    training, validation = open_data(config)
+    if config.init in init.SCHEMES:
+        network = replace(network, classes=len(training.classes))
+        trainer = Trainer(GoogLeNet(network), config, training, validation, images_of(network, config, training))
+        trainer.initialise()
+        notes: tuple[str, ...] = ()
+    else:
+        trainer, note = pretrained(config, network, given, training, validation)
+        notes = (note,)
+    return Run(trainer, folder or new_folder(Path(config.output)), notes)
+
+
+def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str, Any], training: Dataset,
+               validation: Dataset | None) -> tuple[Trainer, str]:
+    """Begin with the weights of a file: the network and the preprocessing are the file's, the classes the data's."""
+    fixed = sorted(given.keys() & ({field.name for field in fields(ModelConfig)} - FREE_WITH_WEIGHTS | OF_WEIGHTS))
+    if fixed:
+        raise InputError(f"--{fixed[0].replace('_', '-')} can't change beside --init {config.init}, whose network and "
+                         "preprocessing are taken; leave it out, or start with --init xavier")
+    if config.init not in PUBLISHED and not file_of(config.init).exists():
+        raise InputError(f"--init {config.init}: there is no such file; give {', '.join(init.SCHEMES)}, a file of "
+                         f"trained weights, or {', '.join(PUBLISHED)} to download them")
+    found = resolve(config.init)
+    try:
+        weights = read(found).tested()
+    except InputError:
+        if "image_size" not in given:
+            raise
+        weights = read(found, image_size=given["image_size"]).tested()  # of heads on another grid than that of 224
+    own = {name: given[name] for name in FREE_WITH_WEIGHTS & given.keys()}
+    model_config = replace(weights.config, **{"heads": network.heads, **own}, classes=len(training.classes))
+    preprocessing = weights.preprocessing.at(model_config.image_size)
+    trainer = Trainer(GoogLeNet(model_config), config, training, validation, preprocessing)
+    fresh = trainer.initialise(weights.arrays, str(found))
+    taken = f"drawn anew, as classes differ or it lacks them: {', '.join(fresh)}" if fresh else "all of the network"
+    return trainer, f"{found}: {weights.config.variant}, {len(weights.arrays)} arrays; {taken}"
+
+
+def resumed(where: str, changed: Mapping[str, Any]) -> Run:
+    """Take up a run, given its folder or its checkpoint, where it stopped; `changed` are settings of CHANGEABLE.
+
+    Raises InputError where it has ended, or for a setting that can't change."""
+    fixed = sorted(changed.keys() - CHANGEABLE)
+    if fixed:
+        raise InputError(f"--{fixed[0].replace('_', '-')} can't change when a run is resumed; leave it out, "
+                         "or start a new run")
+    path = Path(where)
+    path = path / "last.h5" if path.is_dir() else path
+    loaded = load_model(path, raw=True)
+    config = replace(configuration(loaded, path), **changed)
+    prepare_kernels(config)
+    training, validation = open_data(config)
+    trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
+    trainer.restore(loaded)
+    if trainer.epoch >= config.epochs:
+        raise InputError(f"{path} has all its {config.epochs} epochs behind it; give more --epochs to go on")
+    return Run(trainer, path.parent)
+
+
+def prepare_kernels(config: TrainingConfig) -> None:
+    """Say how many threads compute, 0 for all cores, and how convolutions do."""
+    minigrad.set_threads(config.threads or minigrad.available_threads())
+    minigrad.set_convolution(config.conv)
+
+
+def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
+    """Open the training images and those of them held out for validation, None without any."""
+    training = open_dataset(config.data, "train")
+    if config.validation_fraction == 0:
+        return training, None
+    return split_validation(training, config.validation_fraction, config.seed)
+
+
+def images_of(network: ModelConfig, config: TrainingConfig, training: Dataset) -> Preprocessing:
+    """Return the variant's preprocessing, with the mean of these training images and, to standardise, the deviation."""
+    usual = preprocessing_of(network)
+    preprocessing = replace(usual, resize=config.resize or usual.resize)
+    mean, deviation = channel_statistics(training, limit=MEAN_OF)
+    if preprocessing.order == "BGR":
+        mean, deviation = mean[::-1], deviation[::-1]
+    if not config.standardise:
+        return replace(preprocessing, mean=mean)
+    return replace(preprocessing, mean=mean, std=deviation)
+
+
+def new_folder(output: Path) -> Path:
+    """Make a folder named after the time, and after a number where that is taken."""
+    name = time.strftime("%Y%m%d-%H%M%S")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        taken = 0
+        while True:
+            folder = output / (f"{name}-{taken + 1}" if taken else name)
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            taken += 1
+
+
+def write_settings(run: Run) -> None:
+    """Write what the run is made with, as JSON to read; a checkpoint has the same."""
+    trainer, path = run.trainer, run.folder / "config.json"
+    settings = {"model": asdict(trainer.model.config), "training": asdict(trainer.config),
+                "preprocessing": json.loads(trainer.preprocessing.to_json())}
+    with writing(path):
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def keep_epoch(run: Run) -> None:
+    """Keep last.h5 as that of the epoch which has just ended; of the kept ones the latest --keep stay."""
+    keep, epoch = run.trainer.config.keep, run.trainer.epoch
+    if not keep:
+        return
+    kept = run.folder / f"epoch-{epoch:04}.h5"
+    with writing(kept):
+        kept.unlink(missing_ok=True)
+        try:
+            os.link(run.last, kept)  # the next checkpoint replaces last.h5, it does not write into it
+        except OSError:  # a file system without links
+            shutil.copyfile(run.last, kept)
+        numbers = {int(path.stem.removeprefix("epoch-")): path for path in run.folder.glob("epoch-*.h5")}
+        for number in sorted(number for number in numbers if number <= epoch)[:-keep]:
+            numbers[number].unlink()
