@@ -109,7 +109,10 @@ class TrainingConfig(Config):
                              "with this deviation; 0: not", "AlexNet")
     validation_fraction: float = option(0.1, "[0, 1)", "part of the training images kept for validation", "ours")
     max_bad: int = option(10, "[0, inf)", "corrupt images that are skipped before the run is given up", "ours")
-    seed: int = option(0, "[0, 4294967295]", "of weights, order, crops and dropout", "ours")
+    seed: int = option(0, "[0, 4294967295]", "of the initial weights and of what is held out, and of what follows",
+                       "ours")
+    sampling_seed: int = option(-1, "[-1, 4294967295]", "of order, crops and dropout; -1: as --seed", "paper, section "
+                                "7: the only difference between the networks of an ensemble")
     threads: int = option(0, "[0, inf)", "threads that compute; 0: one a core", "ours")
     conv: str = option("auto", "auto | im2col | direct | winograd", "how convolutions are computed", "ours")
     loader_threads: int = option(1, "[1, inf)", "threads that decode images ahead", "ours")

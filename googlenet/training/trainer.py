@@ -55,7 +55,8 @@ class Trainer:
         self.sgd = SGD(self.flat, momentum=config.momentum, weight_decay=config.weight_decay,
                        caffe_biases=config.bias_rate_doubled)
         self.average: Average | None = None
-        self.loader = Loader(training, self._sample, config.batch_size, seed=config.seed, shuffle=True,
+        self.sampling_seed = config.seed if config.sampling_seed < 0 else config.sampling_seed
+        self.loader = Loader(training, self._sample, config.batch_size, seed=self.sampling_seed, shuffle=True,
                              threads=config.loader_threads, max_bad=config.max_bad)
         if config.averaging == "tail":
             steps = config.epochs * self.loader.batches
@@ -96,7 +97,7 @@ class Trainer:
             yield self._end_epoch()
 
     def _update(self, batch: Batch, lr: float) -> Losses:
-        nn.seed_dropout(self.model, self.config.seed, self.step)
+        nn.seed_dropout(self.model, self.sampling_seed, self.step)
         self.flat.zero_gradient()
         outputs = self.model(Tensor(batch.images.astype(self.model.config.dtype, copy=False)))
         main = ops.cross_entropy(outputs.logits, batch.labels)
