@@ -21,6 +21,10 @@
     preview.py       the command `python -m data.preview SOURCE --output OUT.png`: a sheet of such samples
     crops.py         the 1, 10 or 144 crops of testing, and a picture of them
     loader.py        batches, decoded ahead of time in background threads
+    ahead.py         those threads; damaged.py counts and names the images that can't be used
+    published.py     the data sets that others publish, by name; fetch.py is the command `python -m data.fetch NAME`,
+                     download.py the checked and resumed download, caches.py the folder it all goes to, unpacking.py
+                     files out of a tar, flowers.py how Oxford's flowers are laid out
     errors.py        DataError: what the user can mend
 
 Import the submodules (`import data.datasets`); this file defines nothing. The name is common, so:

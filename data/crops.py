@@ -12,6 +12,9 @@ picture is resized to more: `Preprocessing.with_room`.) Nor does it say how pict
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -20,7 +23,7 @@ from data.errors import DataError
 from data.preprocess import Preprocessing, fit, resize_shorter_side
 from data.resize import Pixels, resize
 
-__all__ = ["COUNTS", "SCALES", "VIEWS", "crops", "scales", "sheet"]
+__all__ = ["COUNTS", "SCALES", "VIEWS", "SharedCrops", "crops", "scales", "shared_crops", "sheet"]
 
 COUNTS = (1, 10, 144)
 SCALES = (256, 288, 320, 352)  # of the shorter side, for an input of 224
@@ -43,6 +46,33 @@ def crops(image: NDArray[np.uint8], count: int, preprocessing: Preprocessing) ->
     if count == 1:
         return np.stack(_corners_and_centre(fit(image, preprocessing), preprocessing)[4:])
     return _with_mirrors(_corners_and_centre(fit(image, preprocessing.with_room()), preprocessing))
+
+
+class SharedCrops(NamedTuple):
+    """The crops of several tests of a picture: those of the test with `count` crops are `views[places[count]]`."""
+
+    views: Pixels  # (D, S, S, 3), no two alike
+    places: dict[int, NDArray[np.intp]]  # count -> (K,), in the order of `crops`
+
+
+def shared_crops(image: NDArray[np.uint8], counts: Sequence[int], preprocessing: Preprocessing) -> SharedCrops:
+    """Return the crops of several tests, each distinct one once.
+
+    The centre is one of the ten, and at the paper's sizes the ten are among the 144. Crops are compared byte by byte,
+    so that nothing is assumed of how they were cut. Raises DataError as `crops` does.
+    """
+    numbers: dict[bytes, int] = {}
+    views: list[Pixels] = []
+    places = {}
+    for count in counts:
+        chosen = []
+        for view in crops(image, count, preprocessing):
+            number = numbers.setdefault(view.tobytes(), len(numbers))
+            if number == len(views):
+                views.append(view)
+            chosen.append(number)
+        places[count] = np.array(chosen, np.intp)
+    return SharedCrops(np.stack(views), places)
 
 
 def scales(size: int) -> tuple[int, ...]:

@@ -9,26 +9,30 @@ from numpy.typing import NDArray
 
 from data import arrays, cifar, folders, idx, imagenet_tars, packed
 from data.base import Dataset, Subset
+from data.caches import cache_folder
 from data.errors import DataError
 from data.packed import PackedDataset
 
-__all__ = ["EMBEDDED", "FORMATS", "SPLITS", "Dataset", "open_dataset", "split_validation"]
+__all__ = ["EMBEDDED", "FORMATS", "NAMED", "SPLITS", "Dataset", "open_dataset", "split_validation"]
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 FORMATS = (idx, cifar, arrays, packed, folders, imagenet_tars)
 SPLITS = ("train", "test", "val")
+NAMED = ("fashion-mnist", "cifar10", "flowers17")  # sets that `python -m data.fetch` fetches (data/published.py)
 
 
 def open_dataset(source: str | Path, split: str) -> Dataset:
-    """Return the `split` ("train", "test" or "val") of `source`: a folder, a file, or "embedded" for the included set.
+    """Return the `split` ("train", "test" or "val") of `source`: a folder, a file, "embedded" for the included set, or
+    one of NAMED for a fetched one, unless something in the working folder bears that name.
 
     Where a set holds out only one split, "test" and "val" are two names for it. Raises DataError when there is no such
     folder, format or split, or when its files are damaged.
     """
     if split not in SPLITS:
         raise DataError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    place = EMBEDDED if source == "embedded" else Path(source)
+    place = Path(source)
     try:
+        place = _place(source)
         for form in FORMATS:
             if form.recognises(place):
                 dataset: Dataset = form.open_split(place, split)
@@ -37,7 +41,8 @@ def open_dataset(source: str | Path, split: str) -> Dataset:
     except OSError as error:
         raise DataError(f"{place}: cannot be read ({error})") from error
     if not found:
-        raise DataError(f"{place}: no such folder; the word 'embedded' stands for the images that are included")
+        raise DataError(f"{place}: no such folder; the word 'embedded' stands for the images that are included, "
+                        f"{', '.join(NAMED)} for sets that python -m data.fetch fetches")
     if found == "file":
         raise DataError(f"{place}: is a file: unpack it if it is an archive, and give the folder; only packed images "
                         "and ImageNet's tars are files")
@@ -46,6 +51,18 @@ def open_dataset(source: str | Path, split: str) -> Dataset:
         f"train.h5 and val.h5 of packed images, folders train/<class>/ and test/<class>/ of pictures, a labels.csv, or "
         f"{imagenet_tars.TRAIN} and {imagenet_tars.VAL}"
     )
+
+
+def _place(source: str | Path) -> Path:
+    if source == "embedded":
+        return EMBEDDED
+    place = Path(source)
+    if str(source) not in NAMED or place.exists():
+        return place
+    fetched = cache_folder() / place
+    if not fetched.is_dir():
+        raise DataError(f"{source}: is not here yet: fetch it with: python -m data.fetch {source}")
+    return fetched
 
 
 def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import sys
 import time
 import zipfile
 import zlib
@@ -30,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.base import Dataset
+from data.caches import cache_folder
 from data.decode import SUFFIXES, decode_image
 from data.errors import DataError
 from data.imagenet_labels import read_truth
@@ -275,24 +275,12 @@ def _is_picture(name: str) -> bool:
 
 
 def _index_files(path: Path) -> list[Path]:
-    """Return where an index may be kept, the better place first."""
-    own = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
-    elsewhere = [folder / f"{path.name}.{own}.npz" for folder in _cache_folders()]
-    return [path.with_name(f"{path.name}.index.npz"), *elsewhere]
-
-
-def _cache_folders() -> list[Path]:
-    """Return $GOOGLENET_CACHE, or this program's folder among the platform's caches; none for a user without a home."""
-    if own := os.environ.get("GOOGLENET_CACHE"):
-        return [Path(own)]
-    try:
-        if sys.platform == "win32":
-            return [Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "googlenet"]
-        if sys.platform == "darwin":
-            return [Path.home() / "Library" / "Caches" / "googlenet"]
-        return [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "googlenet"]
-    except RuntimeError:
-        return []
+    """Return where an index may be kept, the better place first; a user without a home has no other place."""
+    places = [path.with_name(f"{path.name}.index.npz")]
+    with contextlib.suppress(DataError):
+        own = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]
+        places.append(cache_folder() / f"{path.name}.{own}.npz")
+    return places
 
 
 def _load(file: Path, key: NDArray[np.int64]) -> Places | None:

@@ -1,32 +1,27 @@
-"""Batches, decoded ahead of the training step by background threads.
+"""Batches, decoded ahead of the training step by background threads (data/ahead.py).
 
 Each thread reads whole batches, and at most `threads + 1` batches are read ahead. What a batch holds depends only on
 (seed, epoch, image): the order of an epoch is drawn from (seed, epoch) and each sample has a generator of its own, so
-the number of threads changes nothing but the speed. The threads run Pillow and NumPy, never a compiled kernel: those
-belong to the training step. A data set that has an `order` of its own is shuffled by it: a file of a hundred gigabytes
-is read in pieces, not from end to end for each batch.
+the number of threads changes nothing but the speed. A data set that has an `order` of its own is shuffled by it: a file
+of a hundred gigabytes is read in pieces, not from end to end for each batch.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from threading import Event
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.ahead import ahead
 from data.base import Dataset
+from data.damaged import Damaged
 from data.errors import DataError
 from data.sampling import sample_generator
 
 __all__ = ["Batch", "Loader", "Ordered", "Sample"]
-
-log = logging.getLogger(__name__)
 
 Sample = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.float32]]
 
@@ -88,8 +83,12 @@ class Loader:
         self.seed = seed
         self.shuffle = shuffle
         self.threads = threads
-        self.max_bad = max_bad
-        self.bad: dict[str, str] = {}
+        self.damaged = Damaged(dataset.origin, max_bad)
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """The damaged images so far, name -> reason."""
+        return self.damaged.found
 
     @property
     def batches(self) -> int:
@@ -108,29 +107,22 @@ class Loader:
 
     def _run(self, epoch: int, start_batch: int) -> Generator[Batch]:
         order = self._order(epoch)
-        numbers = iter(range(start_batch, self.batches))
-        pending: deque[tuple[int, Future[_Read]]] = deque()
         stop = Event()
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="loader")
 
-        def read_ahead(count: int) -> None:
-            for number in islice(numbers, count):
-                chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-                pending.append((number, pool.submit(self._read, chosen, epoch, stop)))
+        def read(number: int) -> _Read:
+            return self._read(order[number * self.batch_size : (number + 1) * self.batch_size], epoch, stop)
 
+        reads = ahead(read, range(start_batch, self.batches), self.threads, self.threads + 1)
         try:
-            read_ahead(self.threads + 1)
-            while pending:
-                number, future = pending.popleft()
-                read = future.result()
-                read_ahead(1)
-                self._count(read.bad)
-                if read.indices:
-                    indices = np.array(read.indices, dtype=np.int64)
-                    yield Batch(np.stack(read.images), self.dataset.labels[indices], indices, number)
+            for number, (images, found, bad) in reads:
+                for name, reason in bad:
+                    self.damaged.note(name, reason)
+                if found:
+                    indices = np.array(found, dtype=np.int64)
+                    yield Batch(np.stack(images), self.dataset.labels[indices], indices, number)
         finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            stop.set()  # before the threads are waited for: a batch of large pictures takes seconds
+            reads.close()
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         everything = np.arange(len(self.dataset))
@@ -153,15 +145,3 @@ class Loader:
                 read.images.append(image)
                 read.indices.append(index)
         return read
-
-    def _count(self, bad: list[tuple[str, str]]) -> None:
-        for name, reason in bad:
-            if name in self.bad:
-                continue
-            self.bad[name] = reason
-            log.warning("left out %s: %s", name, reason)
-            if len(self.bad) > self.max_bad:
-                raise DataError(
-                    f"{self.dataset.origin}: {len(self.bad)} images cannot be used, more than the {self.max_bad} "
-                    f"allowed; the last is {name}: {reason}"
-                )

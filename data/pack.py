@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=f"examples: {PROGRAM} imagenet/ packed/train.h5;  {PROGRAM} imagenet/ packed/val.h5 --split val;  "
                f"{PROGRAM} --verify packed/train.h5",
     )  # fmt: skip
-    parser.add_argument("source", metavar="SRC", help="a data set: a folder, a tar of ImageNet, 'embedded'")
+    parser.add_argument("source", metavar="SRC", help="a data set: folder, tar of ImageNet, 'embedded', fetched one")
     parser.add_argument("output", metavar="OUT.h5", nargs="?", type=Path, help="the file to write")
     parser.add_argument("--split", choices=SPLITS, default="train", help="which images (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on where a packing was stopped or killed")

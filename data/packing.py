@@ -22,12 +22,10 @@ import io
 import json
 import os
 import zlib
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, runtime_checkable
 
@@ -35,6 +33,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from data.ahead import ahead
 from data.base import Dataset, FileDataset
 from data.decode import decode_image, measure_image, read_encoded
 from data.errors import DataError
@@ -173,7 +172,8 @@ def _write_blocks(
     images.write(UNFINISHED.ljust(USER_BLOCK, b"\0"))  # it may have been sealed and not renamed
     images.seek(begin + size)
     yield Packed(done, total, size, [(name, reason) for block in blocks for name, reason in block.damaged])
-    with _prepared(dataset, settings, order[done:].tolist(), threads) as entries:
+    with closing(ahead(partial(_prepare, dataset, settings), order[done:].tolist(), threads, 4 * threads)) as prepared:
+        entries = (entry for _, entry in prepared)
         while block := _next_block(entries, dataset, settings, images, done):
             bad += len(block.damaged)
             if bad > max_bad:
@@ -207,29 +207,6 @@ def _next_block(
         if sum(lengths) >= settings.block or len(indices) + len(damaged) >= MOST_IMAGES:
             break
     return _Block(indices, lengths, checksums, sizes, damaged, done) if indices or damaged else None
-
-
-@contextmanager
-def _prepared(dataset: Dataset, settings: Settings, indices: list[int], threads: int) -> Iterator[Iterator[_Entry]]:
-    """Give the entries in order; the threads are a few images ahead."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="packing")
-    rest = iter(indices)
-    ahead: deque[Future[_Entry]] = deque()
-
-    def submit(count: int) -> None:
-        ahead.extend(pool.submit(_prepare, dataset, settings, index) for index in islice(rest, count))
-
-    def entries() -> Iterator[_Entry]:
-        submit(4 * threads)
-        while ahead:
-            entry = ahead.popleft().result()
-            submit(1)
-            yield entry
-
-    try:
-        yield entries()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _prepare(dataset: Dataset, settings: Settings, index: int) -> _Entry:

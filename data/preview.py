@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.preview", description="Draw a sheet of training samples.")
-    parser.add_argument("source", help="a folder with a data set, or 'embedded'")
+    parser.add_argument("source", help="a folder with a data set, 'embedded', or the name of a fetched one")
     parser.add_argument("--split", choices=SPLITS, default="train", help="which pictures (default: train)")
     parser.add_argument("--count", type=_positive, default=6, help="how many pictures (default: 6)")
     parser.add_argument("--size", type=_positive, default=224, help="side of a sample in pixels (default: 224)")

@@ -18,7 +18,7 @@ SOURCES = SCRIPTS + MODULES
 # Floors of the house: a file imports from its own floor and from those below. The first pattern that fits decides.
 HOUSE = [
     ("scripts", r"[^/]+\.py|googlenet/__main__\.py|googlenet/commands/\w+\.py"),
-    ("data's scripts", r"data/(pack|preview)\.py"),
+    ("data's scripts", r"data/(fetch|pack|preview)\.py"),
     ("googlenet", r"googlenet/.*"),
     ("data", r"data/.*"),
     ("minigrad", r"minigrad/.*"),
@@ -48,12 +48,14 @@ NOT_IMPORTED = {"tests", "benchmarks", *(script.removesuffix(".py") for script i
 ONLY_IN = {
     "h5py": r"minigrad/hdf5\.py|googlenet/weights/formats/hdf5_child\.py|data/pack(ed|ing)\.py",
     "matplotlib": r"googlenet/reports/\w+\.py",
-    "tqdm": r"[^/]+\.py|googlenet/(__main__|commands/\w+)\.py|data/pack\.py",
+    "tqdm": r"[^/]+\.py|googlenet/(__main__|commands/\w+)\.py|data/(fetch|pack)\.py",
     "ray": r"googlenet/distbelief/ray_cluster\.py",
+    "tensorboardX": r"googlenet/reports/tensorboard\.py",
 }
+OPTIONAL = {"tensorboardX": "tensorboard"}  # by which extra it is installed; imported by who needs it, not before
 NEEDED_BY = {  # beyond NumPy and Pillow, by what is no plain picture
-    "data/packed.py": {"h5py"}, "data/packing.py": {"h5py"}, "data/pack.py": {"tqdm"},
-    "data/imagenet_labels.py": {"scipy"},  # the devkit's meta.mat
+    "data/packed.py": {"h5py"}, "data/packing.py": {"h5py"}, "data/pack.py": {"tqdm"}, "data/fetch.py": {"tqdm"},
+    "data/imagenet_labels.py": {"scipy"}, "data/flowers.py": {"scipy"},  # the devkit's meta.mat, Oxford's splits
 }  # fmt: skip
 MODULES_OF = {"pillow": "PIL", "scikit-image": "skimage"}  # where a distribution's name is not its module's
 
@@ -127,8 +129,19 @@ def test_what_is_imported_is_declared():
     declared = {MODULES_OF.get(name, name) for name in names}
     for source in SOURCES:
         used = {name.split(".")[0] for name in imports(source)} - {*PACKAGES, *sys.stdlib_module_names, "ray"}
-        missing = used - declared - {"llvmlite"}  # what Numba is made of comes with it
+        missing = used - declared - {"llvmlite", *OPTIONAL}  # what Numba is made of comes with it
         assert not missing, f"{source} imports {missing}; declared: {sorted(declared)}"
+
+
+@pytest.mark.parametrize(("library", "extra"), OPTIONAL.items())
+def test_what_is_optional_is_an_extra(library, extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert any(re.match(r"[\w-]+", line).group() == library for line in project["optional-dependencies"].get(extra, ()))
+    for source in SOURCES:
+        for node in tree(source).body:  # what runs when the file is imported
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                assert f"import {library}" not in ast.unparse(node), f"{source} imports {library} at once"
+                assert f"from {library}" not in ast.unparse(node), f"{source} imports {library} at once"
 
 
 def test_every_op_has_its_file_and_its_test():

@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(
         "fetch", help="published weights, from their official addresses", description=(
             "Fetch published weights; what has come of a file is kept, and the next fetch goes on from it. Wherever a "
-            "command asks for weights, the name will do as well."))
+            "command asks for weights, the name will do as well. Data sets: python -m data.fetch NAME"))
     made.add_argument("name", choices=fetch.PUBLISHED, metavar="NAME", help=", ".join(fetch.PUBLISHED))
     made.add_argument("--folder", type=Path, metavar="DIR", help="where to keep it (default: this program's cache)")
     return made

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.crops import SCALES, crops, scales, sheet
+from data.crops import COUNTS, SCALES, crops, scales, shared_crops, sheet
 from data.errors import DataError
 from data.preprocess import CAFFE, PREPROCESSINGS, Preprocessing, fit
 from data.resize import resize
@@ -204,3 +204,23 @@ def test_the_sheet_takes_any_shape(shape):
     page = np.asarray(sheet(pixels(*shape, 3), Preprocessing(size=16)))
     assert (page[-8:] == 255).all(), "the margin stays free"
     assert (page[:, -8:] == 255).all(), "the margin stays free"
+
+
+# Of several tests at once.
+
+@pytest.mark.parametrize("shape", [(40, 60), (50, 50), (60, 41)])
+@pytest.mark.parametrize("name", ["paper", "slim", "torchvision"])
+def test_shared_crops_are_those_of_each_test(shape, name):
+    image, preprocessing = pixels(*shape, 3), PREPROCESSINGS[name].at(28)
+    shared = shared_crops(image, COUNTS, preprocessing)
+    for count in COUNTS:
+        expected = crops(image, count, preprocessing)
+        assert shared.views.dtype == expected.dtype
+        np.testing.assert_array_equal(shared.views[shared.places[count]], expected)
+    assert len({view.tobytes() for view in shared.views}) == len(shared.views)
+
+
+def test_crops_of_a_single_colour_are_one():
+    shared = shared_crops(np.full((40, 60, 3), 7, np.uint8), COUNTS, Preprocessing(size=28))
+    assert shared.views.shape == (1, 28, 28, 3)
+    assert [len(places) for places in shared.places.values()] == [1, 10, 144]

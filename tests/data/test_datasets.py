@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.base import ArrayDataset
-from data.datasets import open_dataset, split_validation
+from data.datasets import NAMED, open_dataset, split_validation
 from data.errors import DataError
 from tests.data.files import pixels, write_cifar, write_class_folders, write_idx_set
 
@@ -48,6 +48,29 @@ def test_a_folder_called_embedded_is_reached_by_its_path(tmp_path, monkeypatch):
     write_idx_set(tmp_path / "embedded")
     assert len(open_dataset("./embedded", "train")) == 12
     assert len(open_dataset("embedded", "train")) == 10_000
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_stands_for_the_fetched_set(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("GOOGLENET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(DataError, match=f"^{name}: is not here yet: fetch it with: python -m data.fetch {name}$"):
+        open_dataset(name, "train")
+    write_class_folders(tmp_path / "cache" / name, count=4)
+    assert len(open_dataset(name, "train")) == 8
+    write_class_folders(tmp_path / "work" / name, count=1)
+    assert len(open_dataset(name, "train")) == 2, "what lies in the working folder comes first"
+
+
+def test_the_cache_folder_is_asked_for_by_those_names_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOOGLENET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_class_folders(tmp_path / "cache" / "own")
+    with pytest.raises(DataError, match=r"own: no such folder; .*fashion-mnist, cifar10, flowers17 for sets that"):
+        open_dataset("own", "train")
+    with pytest.raises(DataError, match=r"elsewhere.cifar10: no such folder"):
+        open_dataset("elsewhere/cifar10", "train")
 
 
 def test_images_in_memory_are_not_changed_by_their_readers():

@@ -1,7 +1,5 @@
 import io
 import os
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from data.decode import FORMATS, decode_image, measure_image, read_encoded, read
 from data.errors import DataError
 from data.loader import Loader
 from tests.data.files import pixels, truncate, write_picture
+from tests.data.odd import huge, write_odd_folder
 
 COLUMNS, ROWS = np.meshgrid(np.arange(0, 240, 10), np.arange(0, 160, 10))
 SMOOTH = np.stack([COLUMNS, ROWS, np.full_like(ROWS, 99)], axis=2).astype(np.uint8)  # (16, 24, 3)
@@ -35,6 +34,21 @@ def test_a_png_named_jpeg(tmp_path):
     path = tmp_path / "a.JPEG"
     Image.fromarray(SMOOTH).save(path, format="PNG")
     np.testing.assert_array_equal(read_image(path), SMOOTH)
+
+
+def test_what_is_rgb_is_not_converted(tmp_path, monkeypatch):
+    """To convert would be to copy it, in a place where each training image passes."""
+    path = write_picture(tmp_path / "a.jpg", SMOOTH)
+    expected = np.asarray(Image.open(path).convert("RGB"))
+    monkeypatch.setattr(Image.Image, "convert", lambda self, mode: pytest.fail("converted"))
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_a_transparent_colour_of_rgb_is_white(tmp_path):
+    image = Image.new("RGB", (2, 1))
+    image.putdata([(10, 20, 30), (40, 50, 60)])
+    image.save(tmp_path / "a.png", transparency=(10, 20, 30))
+    assert read_image(tmp_path / "a.png").tolist() == [[[255] * 3, [40, 50, 60]]]
 
 
 def test_grey_is_repeated(tmp_path):
@@ -177,18 +191,13 @@ def test_damage_is_never_another_error(tmp_path_factory, data):
     assert image.shape[2:] == (3,)
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 @pytest.mark.parametrize("side", [9460, 15000])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch, side):
     """A header that promises side x side pixels: Pillow alone warns of the first and raises for the second."""
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     path = tmp_path / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    path.write_bytes(huge(side))
     with pytest.raises(DataError, match=r"bomb.png.*pixels"):
         read_image(path)
     assert side * side > decode.MAX_PIXELS
@@ -251,94 +260,12 @@ def test_a_pipe_is_not_waited_for(tmp_path):
             read(tmp_path / "a.jpg")
 
 
-def huge(side):
-    """A PNG of a hundred bytes whose header promises side x side pixels."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def encoded(image, form, **options):
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def odd_pictures():
-    """{name: bytes} of pictures that must be decoded, and of those that can't be."""
-    rgb = Image.fromarray(pixels(40, 40, 3))
-    grey16 = Image.fromarray(pixels(40, 40).astype(np.uint16) * 257)
-    turned = Image.Exif()
-    turned[0x112] = 6
-    frames = [Image.new("P", (9, 9), i) for i in range(3)]
-    jpeg, png = encoded(rgb, "JPEG"), encoded(rgb, "PNG")
-    good = {
-        "cmyk.JPEG": encoded(rgb.convert("CMYK"), "JPEG"),
-        "cmyk.tif": encoded(rgb.convert("CMYK"), "TIFF"),
-        "grey.jpg": encoded(rgb.convert("L"), "JPEG"),
-        "grey.png": encoded(rgb.convert("L"), "PNG"),
-        "two levels.png": encoded(rgb.convert("1"), "PNG"),
-        "two levels.tif": encoded(rgb.convert("1"), "TIFF", compression="group4"),
-        "sixteen bits.png": encoded(grey16, "PNG"),
-        "sixteen bits.tif": encoded(grey16, "TIFF"),
-        "sixteen bits.pgm": b"P5 40 40 65535\n" + np.asarray(grey16).astype(">u2").tobytes(),
-        "alpha.png": encoded(rgb.convert("RGBA"), "PNG"),
-        "alpha.webp": encoded(rgb.convert("RGBA"), "WEBP"),
-        "grey alpha.png": encoded(rgb.convert("LA"), "PNG"),
-        "palette.png": encoded(rgb.convert("P"), "PNG"),
-        "palette.gif": encoded(rgb.convert("P"), "GIF"),
-        "palette.bmp": encoded(rgb.convert("P"), "BMP"),
-        "transparent colour.gif": encoded(rgb.convert("P"), "GIF", transparency=3),
-        "animated.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
-        "animated.webp": encoded(rgb, "WEBP", save_all=True, append_images=[rgb]),
-        "pages.tif": encoded(rgb, "TIFF", save_all=True, append_images=[rgb]),
-        "turned.jpg": encoded(rgb, "JPEG", exif=turned),
-        "turned.png": encoded(rgb, "PNG", exif=turned),
-        "png named.JPEG": png,
-        "webp named.jpg": encoded(rgb, "WEBP"),
-        "gif named.png": encoded(rgb, "GIF"),
-        "progressive.jpg": encoded(rgb, "JPEG", progressive=True),
-        "one pixel.png": encoded(rgb.crop((0, 0, 1, 1)), "PNG"),
-        "junk behind.jpg": jpeg + bytes(5000),
-        "junk behind.png": png + b"<html>",
-        "größer ☃ 猫.jpg": jpeg,
-        f"{'n' * 246}.jpg": jpeg,
-        "-rf *.jpg": jpeg,
-        "a\nline.jpg": jpeg,
-        "LOUD.JPG": jpeg,
-    }
-    bad = {
-        "empty.jpg": b"",
-        "zero bytes.jpg": bytes(3000),
-        "text.jpg": b"<html>404 not found</html>",
-        "truncated.jpg": jpeg[: len(jpeg) // 2],
-        "truncated.png": png[: len(png) // 2],
-        "truncated.gif": encoded(rgb, "GIF")[:900],
-        "truncated.webp": encoded(rgb, "WEBP")[:200],
-        "truncated.tif": encoded(rgb, "TIFF")[:600],
-        "header only.jpg": jpeg[:20],
-        "bomb.png": huge(12_000),
-        "bomb beyond.png": huge(60_000),
-        "bomb.ppm": b"P6 30000 30000 255\n",
-        "damaged.png": png[:100] + bytes(60) + png[160:],
-        "floating.tif": encoded(Image.fromarray(pixels(9, 9).astype(np.float32)), "TIFF"),
-        "postscript.jpg": encoded(rgb, "EPS"),
-    }
-    return good, bad
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(os.name != "posix", reason="names and links that only POSIX has")
 def test_a_folder_of_odd_files(tmp_path, caplog):
     """Fifty files, 33 of them right: the 15 that can't be decoded are named by the loader, and two by the listing."""
-    good, bad = odd_pictures()
-    folder = tmp_path / "train" / "odd"
-    folder.mkdir(parents=True)
-    for name, content in {**good, **bad}.items():
-        (folder / name).write_bytes(content)
-    (folder / "folder.jpg").mkdir()
-    (folder / "loop.jpg").symlink_to("loop.jpg")
+    good, bad = write_odd_folder(tmp_path / "train" / "odd")
     (tmp_path / "train" / "loop").symlink_to("loop")
-    assert len(list(folder.iterdir())) == 50
 
     dataset = open_dataset(tmp_path, "train")
     assert dataset.classes == ("odd",)

@@ -44,7 +44,7 @@ def content(batches):
 
 
 def loader_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.booleans())
@@ -109,7 +109,7 @@ def test_a_place_outside_the_epoch_is_refused_at_once(epoch, start):
 
 def test_damaged_images_are_named_left_out_and_counted_once(caplog):
     source = loader(Numbers(10, bad=(2, 5)), shuffle=False)
-    with caplog.at_level(logging.WARNING, "data.loader"):
+    with caplog.at_level(logging.WARNING, "data"):
         for _ in range(2):
             batches = list(source.epoch(0))
             assert [b.indices.tolist() for b in batches] == [[0, 1, 3], [4, 6, 7], [8, 9]]

@@ -8,7 +8,7 @@ from data.preprocess import PREPROCESSINGS
 from googlenet.inference import Predictor
 from googlenet.testing import predictions
 from googlenet.weights import LoadedModel
-from tests.googlenet.test_inference import SHAPES, Photos, literal
+from tests.googlenet.test_testing import SHAPES, Photos, literal
 from tests.runs import CLASSES, computing_alone, network
 
 one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
