@@ -3,8 +3,11 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +20,12 @@ import evaluate
 import googlenet
 from data.crops import crops, sheet
 from data.datasets import open_dataset
+from googlenet.inference import Predictor
+from googlenet.intervals import wilson
 from googlenet.model import preprocessing_of
 from googlenet.weights import read, save, save_weights
 from minigrad.errors import InputError
-from tests.runs import CLASSES, Done, process, script, write_set, write_weights
+from tests.runs import CLASSES, Done, command, process, script, write_set, write_weights
 
 FIXTURES = Path(__file__).parent / "fixtures" / "weights"
 TEN = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -105,13 +110,19 @@ def test_json_in_a_file_and_a_table_for_the_eye(folder, weights, tmp_path):
     assert done.code == 0
     result = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert result.keys() >= {"top1_error", "top5_error", "images", "crops", "seconds"}
-    header, *rows, last = done.out.splitlines()
+    classes, members, last = done.out.split("\n\n")
+    header, *rows = classes.splitlines()
     assert header.split() == ["class", "images", "top-1", "error", "top-5", "error"]
     assert {re.split(r"  +", row)[0] for row in rows} == {*CLASSES, "all"}
     errors = [float(re.split(r"  +", row)[2].rstrip("%")) for row in rows]
     assert errors[:-1] == sorted(errors[:-1], reverse=True), "the worst class first"
     assert errors[-1] == pytest.approx(100 * result["top1_error"], abs=0.01)
+    assert [re.split(r"  +", row)[0] for row in members.splitlines()] == [
+        "network", *("/".join(path.parts[-2:]) for path in weights), "mean of the 2", "the 2 together",
+        "together - mean, points"]
+    assert last.startswith(f"top-1 error {result['top1_error']:.2%}".replace("%", " %"))
     assert "10 crops, 2 networks" in last
+    assert "ms an image" in last
     for path in weights:
         assert str(path) in done.err
     assert "BGR" in done.err, "what the images need is told"
@@ -196,6 +207,253 @@ def test_crop_sheets_are_pictures_of_the_crops(folder, weights, tmp_path):
             with Image.open(path) as image:
                 found.append(np.array_equal(np.asarray(image), expected))
         assert sum(found) == 1
+
+
+# Intervals, ensembles, Table 3.
+
+def test_every_figure_has_its_interval(folder, weights):
+    _, result = evaluated("--weights", weights[0], "--data", folder)
+    wrong = round(12 * result["top1_error"])
+    low, high = result["intervals"]["top1_error"]
+    assert (low, high) == pytest.approx(wilson(wrong, 12))
+    for name in ("top1_error", "top5_error", "loss"):
+        low, high = result["intervals"][name]
+        assert low <= result[name] <= high
+    for part in result["classes"].values():
+        assert part["intervals"].keys() == {"top1_error", "top5_error", "loss"}
+    printed = script("evaluate.py", "--weights", weights[0], "--data", folder, "--threads", "1").out
+    low, high = result["intervals"]["top1_error"]
+    assert f"top-1 error {100 * wrong / 12:.2f} % ({100 * low:.2f} to {100 * high:.2f})" in printed
+
+
+def test_one_image_has_errors_and_no_interval_of_its_loss(folder, weights):
+    _, result = evaluated("--weights", *weights, "--data", folder, "--limit", "1", "--table")
+    assert result["images"] == 1
+    assert result["intervals"]["loss"] is None
+    assert script("evaluate.py", "--weights", *weights, "--data", folder, "--limit", "1", "--table").code == 0
+
+
+def test_networks_of_an_ensemble_are_told_alone_and_together(folder, weights):
+    _, together = evaluated("--weights", *weights, "--data", folder, "--crops", 10)
+    alone = [evaluated("--weights", path, "--data", folder, "--crops", 10)[1] for path in weights]
+    members = together["members"]
+    for path, one, each in zip(weights, alone, members["each"], strict=True):
+        assert each["network"] == str(path)
+        assert {key: one[key] for key in each if key != "network"} == {k: v for k, v in each.items() if k != "network"}
+        assert "members" not in one
+    for name in ("top1_error", "loss"):
+        mean = (alone[0][name] + alone[1][name]) / 2
+        assert members["mean"][name] == pytest.approx(mean)
+        assert members["difference"][name] == pytest.approx(together[name] - mean)
+        low, high = members["difference"]["intervals"][name]
+        assert low <= members["difference"][name] <= high
+
+
+def test_the_table_is_what_the_tests_find_one_by_one(folder, weights, monkeypatch):
+    """To the last bit of the errors and losses, from a single pass that computes no crop twice."""
+    _, result = evaluated("--weights", *weights, "--data", folder, "--table", "--pool", "max", "--crops", 10)
+    rows = result["table"]
+    assert [(row["models"], row["crops"], row["pool"]) for row in rows[:5]] == [
+        (1, 1, "mean"), (1, 10, "mean"), (1, 144, "mean"), (1, 10, "max"), (1, 144, "max")]
+    assert len(rows) == 10 + 6
+    for row in rows:
+        _, alone = evaluated("--weights", *row["networks"], "--data", folder, "--crops", row["crops"], "--pool",
+                             row["pool"])
+        for name in ("images", "top1_error", "top5_error", "loss", "intervals"):
+            assert row[name] == alone[name], (name, row["networks"], row["crops"])
+        assert row["ms_per_image"] > 0
+    _, headline = evaluated("--weights", *weights, "--data", folder, "--pool", "max", "--crops", 10)
+    for name in ("top1_error", "loss", "intervals", "classes", "members", "crops", "pool"):
+        assert result[name] == headline[name]
+
+
+def test_the_table_evaluates_distinct_crops_once(folder, weights, monkeypatch):
+    seen, compute = [], Predictor.probabilities
+    monkeypatch.setattr(Predictor, "probabilities", lambda self, views: (seen.append(views), compute(self, views))[1])
+    evaluated("--weights", weights[0], "--data", folder, "--table", "--pool", "max")
+    dataset, way = open_dataset(folder, "test"), googlenet.load(weights[0]).preprocessing
+    distinct = [len({view.tobytes() for count in (1, 10, 144) for view in crops(dataset.image(i), count, way)})
+                for i in range(12)]
+    assert [len(views) for views in seen] == distinct
+    assert sum(distinct) < 12 * 144
+
+
+def test_the_table_is_printed(folder, weights):
+    done = script("evaluate.py", "--weights", *weights, "--data", folder, "--table", "--threads", "1")
+    assert done.code == 0
+    blocks = done.out.split("\n\n")
+    errors, differences, notes = (block.splitlines() for block in blocks[2:5])
+    assert errors[0].split()[:5] == ["models", "crops", "pool", "cost", "ms/image"]
+    assert [line.split()[:4] for line in errors[1:7]] == [
+        [str(models), str(crops_), "mean", str(models * crops_)] for models in (1, 2) for crops_ in (1, 10, 144)]
+    assert len(errors) == 1 + 6 + 6
+    assert "image by image" in differences[0]
+    assert len(differences) == 2 + 5 + 2 + 3
+    assert sum("its mean member" in line for line in differences) == 3
+    assert "chance" in " ".join(notes)
+    assert max(map(len, done.out.splitlines())) < 160
+
+
+def test_probabilities_and_predictions_beside_a_table_are_of_the_crops_chosen(folder, weights, tmp_path):
+    for number, more in enumerate(([], ["--table"])):
+        evaluated("--weights", *weights, "--data", folder, "--crops", "10", *more, "--predictions",
+                  tmp_path / f"{number}.csv", "--probabilities", tmp_path / f"{number}.npz")
+    assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+    with np.load(tmp_path / "0.npz") as one, np.load(tmp_path / "1.npz") as other:
+        for name in one.files:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_the_maximum_over_crops(folder, weights, tmp_path):
+    found = {pool: probabilities_of(tmp_path, "--weights", *weights, "--data", folder, "--crops", "10", "--pool", pool)
+             for pool in ("mean", "max")}
+    assert np.abs(found["max"] - found["mean"]).max() > 1e-4
+    np.testing.assert_allclose(found["max"].sum(axis=1), 1, rtol=1e-6)
+    printed = script("evaluate.py", "--weights", weights[0], "--data", folder, "--crops", "10", "--pool", "max").out
+    assert "maximum over crops" in printed
+
+
+def test_the_report_gets_the_result(folder, weights, tmp_path, monkeypatch):
+    written = []
+    evaluation = pytest.importorskip("googlenet.reports.evaluation")
+    monkeypatch.setattr(evaluation, "write", lambda *given: written.append(given))
+    done, result = evaluated("--weights", *weights, "--data", folder, "--table", "--report", tmp_path / "page.html")
+    (path, given, judged, dataset, predictors), = written
+    assert path == tmp_path / "page.html"
+    assert json.loads(json.dumps(given)) == result
+    assert [each.image for each in judged] == list(range(12))
+    assert np.mean([each.rank > 0 for each in judged]) == result["top1_error"]
+    assert len(dataset) == 12
+    assert len(predictors) == 2
+    assert str(path) in done.err
+
+
+# Interrupted, and taken up again.
+
+def timeless(result: dict) -> dict:
+    """A result without its times."""
+    times = ("seconds", "ms_per_image", "network_ms_per_image")
+    kept = {key: value for key, value in result.items() if key not in times}
+    return {**kept, "table": [{**row, "ms_per_image": 0} for row in result.get("table", [])]}
+
+
+@pytest.fixture
+def at_image(monkeypatch):
+    """`at_image(n, error)` raises an error in place of the n-th image's forward pass."""
+    def arrange(number: int, error: BaseException) -> None:
+        compute, passes = Predictor.probabilities, []
+
+        def probabilities(self, views):
+            passes.append(len(views))
+            if len(passes) == number:
+                raise error
+            return compute(self, views)
+
+        monkeypatch.setattr(Predictor, "probabilities", probabilities)
+    return arrange
+
+
+ONE_BY_ONE = ("--crops", "144")  # an image a forward pass
+
+
+@pytest.mark.parametrize("more", [(), ("--table", "--pool", "max")])
+def test_interrupted_and_taken_up_it_finds_the_same(folder, weights, tmp_path, at_image, more):
+    place = damaged_set(folder, tmp_path)
+    arguments = ["--weights", weights[0], "--data", place, *ONE_BY_ONE, *more]
+    _, whole = evaluated(*arguments, "--probabilities", tmp_path / "whole.npz", "--predictions", tmp_path / "whole.csv")
+    state = ["--resume", tmp_path / "state.h5", "--probabilities", tmp_path / "p.npz", "--predictions",
+             tmp_path / "p.csv"]
+    at_image(6, KeyboardInterrupt())
+    done = script("evaluate.py", *arguments, *state, "--threads", "1")
+    assert done.code == 130
+    assert "after 6 of 12 images: top-1 error" in done.err, "one of the six was damaged"
+    assert f"the same command goes on from {tmp_path / 'state.h5'}" in done.err
+    assert not (tmp_path / "p.npz").exists()
+    again, result = evaluated(*arguments, *state)
+    assert "goes on after 6 of 12 images" in again.err
+    assert timeless(result) == timeless(whole)
+    assert result["left_out"] == ["ankle boot/000.png", "dress/002.png"]
+    assert (tmp_path / "p.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    with np.load(tmp_path / "p.npz") as one, np.load(tmp_path / "whole.npz") as other:
+        np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
+
+
+def test_a_finished_evaluation_computes_nothing_again(folder, weights, tmp_path, at_image):
+    arguments = ["--weights", weights[0], "--data", folder, "--resume", tmp_path / "state.h5"]
+    _, first = evaluated(*arguments)
+    at_image(1, AssertionError("computed"))
+    _, second = evaluated(*arguments)
+    assert timeless(second) == timeless(first)
+
+
+def test_without_resume_ctrl_c_says_what_was_found(folder, weights, at_image):
+    at_image(4, KeyboardInterrupt())
+    done = script("evaluate.py", "--weights", weights[0], "--data", folder, *ONE_BY_ONE, "--threads", "1")
+    assert done.code == 130
+    assert "after 3 of 12 images: top-1 error" in done.err
+    assert "--resume FILE.h5 would have kept it" in done.err
+    assert done.out == ""
+
+
+def test_ctrl_c_before_the_first_image(folder, weights, tmp_path, at_image):
+    at_image(1, KeyboardInterrupt())
+    done = script("evaluate.py", "--weights", weights[0], "--data", folder, "--resume", tmp_path / "state.h5")
+    assert done.code == 130
+    assert "no image was judged yet" in done.err
+    assert not (tmp_path / "state.h5").exists()
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    (["--crops", "10"], "crops 1, now it is 10"), (["--pool", "max"], "pool mean, now it is max"),
+    (["--limit", "3"], "limit None, now it is 3"), (["--split", "train"], "images"),
+    (["--classes", "names.txt"], "classes"), (["--preprocess", "slim"], "preprocessing"),
+    (["--probabilities", "p.npz"], "probabilities False, now it is True")])
+def test_what_was_evaluated_otherwise_is_not_taken_up(folder, weights, tmp_path, monkeypatch, more, told):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("\n".join(reversed(CLASSES)))
+    arguments = ["--weights", weights[0], "--data", folder, "--resume", "state.h5"]
+    evaluated(*arguments)
+    done = script("evaluate.py", *arguments, *more)
+    assert done.code == 1
+    assert f"state.h5 was begun with {told}" in done.err
+
+
+def test_weights_are_not_overwritten_by_what_is_kept(folder, weights, tmp_path):
+    path = Path(shutil.copy(weights[0], tmp_path / "best.h5"))
+    done = script("evaluate.py", "--weights", weights[0], "--data", folder, "--resume", path)
+    assert done.code == 1
+    assert "holds no evaluation" in done.err
+    assert path.read_bytes() == weights[0].read_bytes()
+
+
+SAVING = ("import sys, runpy, googlenet.ledger as l; l.LEAST_WAIT = 0; l.MOST_OF_TIME = 1e9; sys.argv = sys.argv[1:];"
+          "runpy.run_path(sys.argv[0], run_name='__main__')")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL] if os.name == "posix" else [])
+def test_stopped_from_outside(tmp_path, number):
+    """By Ctrl-C or kill -9, with a save after each image: what was found is whole, and the rest is found like it."""
+    path = write_weights(tmp_path / "ten.h5", 3, classes=TEN)
+    arguments = ["--weights", path, "--limit", "100", "--crops", "144", "--threads", "1"]
+    _, whole = evaluated(*arguments)
+    arguments += ["--resume", tmp_path / "state.h5", "--json", tmp_path / "result.json"]
+    python, file, *given = command("evaluate.py", *arguments)
+    running = subprocess.Popen([python, "-c", SAVING, file, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    told = ""
+    while not re.search(r" [1-9]\d/100", told):
+        more = os.read(running.stderr.fileno(), 4096).decode(errors="replace")
+        assert more, f"ended too early: {told}"
+        told += more
+    running.send_signal(number)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    assert b"Traceback" not in err
+    assert not (tmp_path / "result.json").exists()
+    done = script("evaluate.py", *arguments)
+    assert done.code == 0
+    assert re.search(r"goes on after [1-9]\d of 100 images", done.err)
+    assert timeless(json.loads((tmp_path / "result.json").read_text())) == timeless(whole)
 
 
 # Whose weights, and whose classes.
@@ -303,6 +561,7 @@ def test_too_many_damaged_pictures_end_it(folder, weights, tmp_path):
     [], ["--weights"], ["--weights", "a.h5", "--crops", "12"], ["--weights", "a.h5", "--limit", "0"],
     ["--weights", "a.h5", "--threads", "-1"], ["--weights", "a.h5", "--loader-threads", "0"],
     ["--weights", "a.h5", "--max-bad", "-1"], ["--weights", "a.h5", "--split", "dev"],
+    ["--weights", "a.h5", "--pool", "median"],
     ["--weights", "a.h5", "--limit", "x"], ["--weights", "a.h5", "--workers", "2"]], ids=" ".join)
 def test_flags_out_of_range_are_usage_errors(arguments):
     done = script("evaluate.py", *arguments)
@@ -384,7 +643,7 @@ def test_data_that_cannot_be_used(folder, weights, tmp_path, kind):
     assert str(place) in done.complaint
 
 
-@pytest.mark.parametrize("flag", ["--json", "--predictions", "--probabilities", "--save-crops"])
+@pytest.mark.parametrize("flag", ["--json", "--predictions", "--probabilities", "--save-crops", "--resume", "--report"])
 def test_results_that_cannot_be_written(folder, weights, tmp_path, flag):
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "result"

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from data.base import ArrayDataset
-from data.crops import crops, scales
+from data.crops import COUNTS, crops, scales, shared_crops
+from data.damaged import Damaged
 from data.errors import DataError
 from data.preprocess import Preprocessing, resize
 from googlenet.inference import Predictor
-from googlenet.testing import Prediction, predictions, score, tally, top
+from googlenet.testing import Judged, Prediction, Spent, answers, judge, pooled, predictions, score, tally, top
 from googlenet.weights import LoadedModel
 from minigrad import Tensor
 from minigrad.errors import InputError
@@ -189,14 +190,124 @@ def test_a_damaged_image_is_told_once(caplog):
 def test_left_early_no_thread_stays():
     running = predictions([predictor()], Photos([(40, 40)] * 60), 1, threads=2)
     next(running)
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
     running.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decoder")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+# Several tests in one pass.
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The crops of each forward pass, whichever network's."""
+    passes, compute = [], Predictor.probabilities
+    monkeypatch.setattr(Predictor, "probabilities", lambda self, views: (passes.append(views), compute(self, views))[1])
+    return passes
+
+
+@pytest.mark.parametrize(("size", "width", "tolerance"), [(32, 0.05, 0), (56, 0.05, 0), (64, 0.5, 1e-5)])
+def test_every_test_finds_what_it_finds_alone(size, width, tolerance):
+    """To the bit with small networks; kernels of larger ones round by how many crops are together."""
+    photos, way = Photos(SHAPES, bad=(1,)), Preprocessing(size=size, mean=(80.0, 90.0, 100.0))
+    networks = [Predictor(LoadedModel(network(seed, image_size=size, width=width), CLASSES, way)) for seed in (1, 2)]
+    networks.append(predictor("caffe", seed=3))
+    for each in answers(networks, photos, COUNTS, ("mean", "max")):
+        assert each.probabilities.keys() == {(count, pool) for count in COUNTS for pool in ("mean", "max")}
+        for (count, pool), found in each.probabilities.items():
+            alone = {p.image: p for p in predictions(networks, photos, count, pool=pool)}[each.image]
+            np.testing.assert_allclose(found.mean(axis=0), alone.probabilities, rtol=tolerance)
+            for one, own in zip(networks, found, strict=True):
+                by_itself = {p.image: p for p in predictions([one], photos, count, pool=pool)}[each.image]
+                np.testing.assert_allclose(own, by_itself.probabilities, rtol=tolerance)
+
+
+def test_no_crop_is_computed_twice(seen):
+    """At these sizes the ten are among the 144 where no half pixels are in the way."""
+    photos = Photos([(64, 80), (64, 81), (50, 50)])
+    list(answers([predictor(seed=1), predictor(seed=2)], photos, COUNTS))
+    distinct = [len({view.tobytes() for count in COUNTS for view in crops(photo, count, WAYS["paper"])})
+                for photo in photos.photos]
+    assert [len(views) for views in seen] == [count for count in distinct for _ in range(2)]
+    assert all(len({view.tobytes() for view in views}) == len(views) for views in seen)
+    assert distinct[2] == 48, "of a square picture all other crops are among the 144"
+    assert max(distinct[:2]) < 144 + 10
+
+
+def test_the_papers_sizes_share_all_crops():
+    rng = np.random.default_rng(0)
+    for shape, count in (((270, 300), 144), ((301, 256), 144), ((260, 260), 48)):
+        shared = shared_crops(rng.integers(0, 256, (*shape, 3), np.uint8), COUNTS, Preprocessing())
+        assert len(shared.views) == count
+
+
+def test_start_and_limit(seen):
+    photos, one = Photos([(40, 40)] * 6), predictor()
+    assert [each.image for each in answers([one], photos, (1,), start=2, limit=5)] == [2, 3, 4]
+    assert sum(map(len, seen)) == 3, "what came before is not computed"
+    assert list(answers([one], photos, (1,), start=6)) == []
+
+
+def test_damaged_images_of_before_are_remembered(caplog):
+    photos, damaged = Photos([(40, 40)] * 4, bad=(1,)), Damaged("photos", 1)
+    damaged.found["0.jpg"] = "of before"
+    with pytest.raises(DataError, match="2 images cannot be used"):
+        list(answers([predictor()], photos, (1,), damaged=damaged))
+
+
+def test_the_maximum_over_crops_is_that_of_a_literal_loop():
+    photos, one = Photos(SHAPES), predictor()
+    for each in predictions([one], photos, 10, pool="max"):
+        views = crops(photos.image(each.image), 10, one.preprocessing)
+        alone = [literal(one, [view]) for view in views]
+        most = [max(p[c] for p in alone) for c in range(len(CLASSES))]
+        np.testing.assert_allclose(each.probabilities, np.array(most) / sum(most), rtol=1e-4, atol=1e-7)
+
+
+def test_the_maximum_of_an_ensemble_is_the_mean_of_its_networks_maxima():
+    photos, networks = Photos(SHAPES), [predictor(seed=1), predictor(seed=2)]
+    together = list(predictions(networks, photos, 10, pool="max"))
+    alone = [list(predictions([one], photos, 10, pool="max")) for one in networks]
+    for both, first, second in zip(together, *alone, strict=True):
+        np.testing.assert_allclose(both.probabilities, (first.probabilities + second.probabilities) / 2, rtol=1e-12)
+
+
+def test_pools():
+    p = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]])
+    np.testing.assert_allclose(pooled(p, "mean"), [0.4, 0.4, 0.2])
+    np.testing.assert_allclose(pooled(p, "max"), np.array([0.7, 0.6, 0.3]) / 1.6)
+
+
+# Time.
+
+def test_time_of_forward_passes_by_network_and_test():
+    photos = Photos([(50, 50), (64, 80)]).photos
+    square, wide = (shared_crops(photo, COUNTS, WAYS["paper"]) for photo in photos)
+    distinct = len({view.tobytes() for view in crops(photos[1], 144, WAYS["paper"])})
+    spent = Spent(2)
+    for network_, images, seconds in ((0, [square], 99.0), (0, [wide, square], 3.0), (1, [square], 7.0)):
+        spent.add(network_, seconds, images)
+    a_crop = 3.0 / (len(wide.views) + 48), 7.0 / 48
+    assert spent.an_image([0], 1) == pytest.approx(a_crop[0]), "the first pass loads kernels"
+    assert spent.an_image([1], 10) == pytest.approx(10 * a_crop[1]), "but where it is the only one"
+    assert spent.an_image([0, 1], 144) == pytest.approx(a_crop[0] * (48 + 48 + distinct) / 3 + a_crop[1] * 48)
+
+
+def test_time_is_measured():
+    spent = Spent(1)
+    list(answers([predictor()], Photos(SHAPES), COUNTS, spent=spent))
+    assert 0 < spent.an_image([0], 1) < spent.an_image([0], 10) < spent.an_image([0], 144) < 10
 
 
 # Errors.
 
 def found(probabilities, label):
-    return Prediction(0, label, np.array(probabilities))
+    return judge(Prediction(7, label, np.array(probabilities)))
+
+
+def test_what_is_kept_of_an_image():
+    assert found([0.0, 0.1, 0.2, 0.3, 0.15, 0.25], 4) == Judged(
+        7, 4, 3, pytest.approx(-np.log(0.15)), (3, 5, 2, 4, 1), (0.3, 0.25, 0.2, 0.15, 0.1))
+    assert found([0.25, 0.75], 1) == Judged(7, 1, 0, pytest.approx(-np.log(0.75)), (1, 0), (0.75, 0.25))
 
 
 @pytest.mark.parametrize(("probabilities", "order"), [

@@ -1,0 +1,94 @@
+"""How evaluate.py prints errors: percent with their intervals, differences in points, Table 3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from googlenet.commands import text
+
+FIGURES = ("top-1 error", "top-5 error", "loss")
+SETTING = ("models", "crops", "pool")
+
+
+def told(row: dict[str, Any]) -> list[str]:
+    """Return FIGURES with their intervals: "13.45 % (12.80 to 14.13)"; the loss is -log p of the label."""
+    return [f"{scale * row[name]:{form}}{unit}{_interval(row['intervals'][name], scale, form)}"
+            for name, scale, form, unit in (("top1_error", 100, ".2f", " %"), ("top5_error", 100, ".2f", " %"),
+                                            ("loss", 1, ".4f", ""))]
+
+
+def told_difference(row: dict[str, Any]) -> list[str]:
+    """Return differences of FIGURES, errors in points: "-0.55 (-0.80 to -0.30)"."""
+    return [f"{scale * row[name]:{form}}{_interval(row['intervals'][name], scale, form)}"
+            for name, scale, form in (("top1_error", 100, "+.2f"), ("top5_error", 100, "+.2f"), ("loss", 1, "+.4f"))]
+
+
+def classes(result: dict[str, Any]) -> str:
+    """Return the errors of each class, worst first, and of all."""
+    rows = sorted(result["classes"].items(), key=lambda item: -item[1]["top1_error"])
+    return text.table([["class", "images", "top-1 error", "top-5 error"],
+                       *([name, f"{part['images']}", f"{part['top1_error']:.2%}", f"{part['top5_error']:.2%}"]
+                         for name, part in [*rows, ("all", result)])])
+
+
+def members(result: dict[str, Any]) -> str:
+    """Return what the networks of an ensemble do by themselves, beside what they do together."""
+    own = result["members"]
+    count = len(own["each"])
+    rows = [*([short(each["network"]), *told(each)] for each in own["each"]),
+            [f"mean of the {count}", *told(own["mean"])], [f"the {count} together", *told(result)],
+            ["together - mean, points", *told_difference(own["difference"])]]
+    return text.table([["network", *FIGURES], *rows], left=range(4))
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return Table 3: the errors of each row, then the differences between rows."""
+    several = any(row["kind"] == "member" for row in rows)
+    paper = [row for row in rows if row["kind"] == "paper"]
+    base = f"1 crop of {_names(rows[0])}" if several else "1 crop"
+    pairs = [*((row, base, row["difference"]) for row in paper if row["difference"]),
+             *((row, each["to"], each) for row in paper for each in row["more_differences"])]
+    errors = [[*_setting(row), str(row["cost"]), f"{row['ms_per_image']:.2f}", *told(row), _names(row)] for row in rows]
+    return "\n".join([
+        text.table([[*SETTING, "cost", "ms/image", *FIGURES, "network"], *errors], left=range(5, 9)),
+        "", "differences, image by image, in points:",
+        text.table([[*SETTING, "to", *FIGURES], *([*_setting(row), to, *told_difference(more)]
+                                                  for row, to, more in pairs)], left=range(3, 7)), "",
+        *["One model is that with the lowest top-1 error of one crop on these images, as in the paper."] * several,
+        "Intervals hold 95 %, each by itself: a difference whose interval holds 0 may be chance.",
+        "ms/image: the networks' forward passes over distinct crops, without decoding and cutting."])
+
+
+def headline(row: dict[str, Any]) -> str:
+    """Return the errors of all images in a line, and what they took where that is known."""
+    line = ", ".join(f"{name} {value}" for name, value in zip(FIGURES, told(row), strict=True))
+    if "seconds" not in row:
+        return line
+    pool = ", maximum over crops" if row["pool"] == "max" else ""
+    return (f"{line}; intervals of 95 %\n"
+            f"{_counted(row['crops'], 'crop')}, {_counted(row['networks'], 'network')}{pool}, "
+            f"{row['seconds']:.1f} s, {row['images'] / row['seconds']:.1f} images/s: {row['ms_per_image']:.1f} ms an "
+            f"image with all that was read and computed, {row['network_ms_per_image']:.1f} ms of it in forward passes")
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' * (count > 1)}"
+
+
+def short(path: str) -> str:
+    """Return the end of a path that tells networks apart: folder and file."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def _setting(row: dict[str, Any]) -> list[str]:
+    return [str(row[name]) for name in SETTING]
+
+
+def _names(row: dict[str, Any]) -> str:
+    return short(row["networks"][0]) if row["models"] == 1 else "all"
+
+
+def _interval(bounds: Sequence[float] | None, scale: float, form: str) -> str:
+    return " ({:{form}} to {:{form}})".format(*(scale * bound for bound in bounds), form=form) if bounds else ""
