@@ -74,24 +74,40 @@ class ModelConfig(Config):
 class TrainingConfig(Config):
     """How it is trained."""
 
-    data: str = option("embedded", "", "data set: 'embedded' (a part of Fashion-MNIST), or a path", "ours")
+    preset: str = option("", "", "recipe by name, whose values are taken unless others are given", "ours")
+    data: str = option("embedded", "", "data set: 'embedded' (a part of Fashion-MNIST), fashion-mnist, cifar10 or "
+                       "flowers17 (python -m data.fetch), or a path", "ours")
     epochs: int = option(3, "[1, inf)", "passes over the training images", "ours")
-    batch_size: int = option(32, "[1, inf)", "images in a step", "BVLC", short="-b")
+    batch_size: int = option(32, "[1, inf)", "images in memory at a time", "BVLC", short="-b")
+    accumulate: int = option(1, "[1, inf)", "batches whose gradients are added up for an update, which is then of "
+                             "batch-size times as many images", "ours")
     lr: float = option(0.01, "(0, inf)", "first learning rate; halve it if a head stays at ln(classes)", "BVLC")
     momentum: float = option(0.9, "[0, 1)", "fraction of the previous update that is kept", "paper, section 6")
     weight_decay: float = option(2e-4, "[0, inf)", "pull of every weight towards zero", "BVLC")
+    bias_rate: float = option(2.0, "(0, inf)", "factor on the rate of biases", "BVLC: lr_mult")
+    bias_decay: float = option(0.0, "[0, inf)", "factor on the decay of biases", "BVLC: decay_mult")
+    clip_norm: float = option(0.0, "[0, inf)", "norm that the gradient of an update is shortened to where it is "
+                              "longer; 0: not", "Pascanu et al. 2013")
+    freeze: str = option("", "", "layers that do not learn, such as conv1,inception_3a/conv_1x1,aux1 or "
+                         "conv1..inception_4e, all from one to the other", "ours")
+    fresh_rate: float = option(1.0, "(0, inf)", "factor on the rate of layers that --init FILE leaves to chance, such "
+                               "as a classifier of other classes; Caffe's fine-tuning example has 10", "ours")
     schedule: str = option("step", "step | poly | constant", "how the rate falls: step by step (see decay), or as a "
                            "power of what is left (poly)", "paper, section 6; BVLC")
     decay: float = option(0.96, "(0, 1]", "factor at each step of the step schedule", "paper, section 6")
     decay_epochs: float = option(8.0, "(0, inf) epochs", "length of such a step", "paper, section 6")
     power: float = option(0.5, "(0, inf)", "power of what is left, in the poly schedule", "BVLC")
     warmup_epochs: float = option(0.0, "[0, inf) epochs", "time over which the rate rises from zero", "ours")
-    bias_rate_doubled: bool = option(True, "", "learn biases at twice the rate and without decay", "BVLC")
-    averaging: str = option("none", "none | tail | ema", "weights that are tested: the last ones, their mean over the "
-                            "last part of training, or their exponential moving average", "paper, section 6: Polyak's")
+    averaging: str = option("none", "none | tail | ema", "average of the weights over steps: their mean over the last "
+                            "part of training, or an exponential moving average", "paper, section 6: Polyak's")
+    tested: str = option("averaged", "averaged | raw", "weights that best.h5 is chosen by, and that are used where the "
+                         "file is: their average, where there is one, or those of the last step", "paper, section 6")
     averaging_start: float = option(0.5, "[0, 1)", "part of training after which the mean of --averaging tail begins",
                                     "ours")
     ema_decay: float = option(0.9999, "[0, 1)", "decay of --averaging ema, once it is warmed up", "TF-slim")
+    on_divergence: str = option("stop", "stop | halve", "where a loss is no finite number, or a head still guesses "
+                                "after the first epoch: stop (warn, of a head), or go back and on at half the rate",
+                                "ours")
     aux_weight: float = option(0.3, "[0, inf)", "weight of each auxiliary loss", "paper, section 5")
     init: str = option("xavier", "", "how weights start: xavier, he or truncated_normal; or trained weights: a file "
                        "of any format that is read, or bvlc, torchvision, slim, onnx, which are downloaded", "BVLC")
@@ -119,6 +135,10 @@ class TrainingConfig(Config):
     workers: int = option(1, "[1, 1]", "model replicas, as in the paper's DistBelief (not loader processes); more "
                           "than 1 is not built yet", "paper, section 6")
     save_every: float = option(10.0, "(0, inf) minutes", "time between checkpoints, beside each epoch's", "ours")
+    report: bool = option(False, "", "keep report.html in the run's folder, a page that loads itself again while it "
+                          "trains", "ours")
+    tensorboard: bool = option(False, "", "write events for TensorBoard to the run's folder; needs the extra "
+                               "tensorboard", "ours")
     keep: int = option(0, "[0, inf)", "checkpoints of earlier epochs that are kept beside last.h5", "ours")
     log_every: int = option(10, "[1, inf) steps", "steps between lines of log.csv", "ours")
     output: str = option("runs", "", "folder in which each run makes its own", "ours")

@@ -104,9 +104,9 @@ class Predictor:
 
 
 def load(path: str | PathLike[str], *, raw: bool = False, image_size: int | None = None) -> Predictor:
-    """Open a weight file, ours or another framework's, for prediction: with the averaged weights where it has them and
-    not `raw`; or published weights by their name (`googlenet.weights.fetch.PUBLISHED`), fetched where they are not
-    here. `image_size` is for files that do not tell it.
+    """Open a weight file, ours or another framework's, for prediction: with the weights that it says are for testing,
+    such as averaged ones, or the `raw` ones; or published weights by their name (`googlenet.weights.fetch.PUBLISHED`),
+    fetched where they are not here. `image_size` is for files that do not tell it.
 
     Raises InputError for a file that is missing, damaged or no GoogLeNet."""
     from googlenet.weights.fetch import resolve  # here, as it takes a while to import

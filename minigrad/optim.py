@@ -5,11 +5,10 @@ As in Caffe, with g the gradient of the loss, mu the momentum, lr the rate and w
     v <- mu v + lr (g + wd w)
     w <- w - v
 
-The rate is inside the velocity, so a lower rate takes effect gradually. With `caffe_biases` a bias learns at twice the
-rate and does not decay, as in BVLC's GoogLeNet.
-
-A batch norm's beta is the bias of the convolution before it, and is treated as one. Its gamma never decays: the value
-that leaves a channel as it is normalised is 1, not 0.
+The rate is inside the velocity, so a lower rate takes effect gradually. A bias has a rate and a decay of its own, as
+multiples of these (Caffe's lr_mult and decay_mult: in BVLC's GoogLeNet 2 and 0). A batch norm's beta is the bias of the
+convolution before it, and is treated as one. Its gamma never decays: the value that leaves a channel as it is
+normalised is 1, not 0.
 
 A step on k batches of equal size, one after the other, is a step on all their images: the loss of a batch is the mean
 over its images, backward adds up the gradients of all k, and `step(lr, scale=1 / k)` divides them. (Batch norm alone
@@ -29,12 +28,16 @@ LANES = 32  # sums beside each other in a part
 
 
 class SGD:
-    """Momentum SGD over a flat vector; `velocity` (P,) is its whole state."""
+    """Momentum SGD over a flat vector; `velocity` (P,) is its whole state.
+
+    `own_rates` are factors on the rate of some parameters, by path. One of 0 stays as it is, its velocity too."""
 
     def __init__(self, parameters: FlatParameters, *, momentum: float = 0.9, weight_decay: float = 0.0,
-                 caffe_biases: bool = False):
+                 bias_rate: float = 1.0, bias_decay: float = 1.0):
         self.parameters = parameters
-        self.momentum, self.weight_decay, self.caffe_biases = momentum, weight_decay, caffe_biases
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.bias_rate, self.bias_decay = bias_rate, bias_decay
+        self.own_rates: dict[str, float] = {}
         self.velocity = np.zeros_like(parameters.data)
 
     def step(self, lr: float, scale: float = 1.0) -> None:
@@ -42,12 +45,15 @@ class SGD:
         p, gradient = self.parameters, self.parameters.gradient
         real = p.data.dtype.type
         for path, (place, _) in p.places.items():
+            rate, decay = self.own_rates.get(path, 1.0), self.weight_decay
             name = path.rpartition("/")[2]
-            as_bias = self.caffe_biases and name in ("bias", "beta")
-            rate = 2 * lr if as_bias else lr
-            decay = 0.0 if as_bias or name == "gamma" else self.weight_decay
-            update(place.stop - place.start, p.data[place], gradient[place], self.velocity[place],
-                   real(rate), real(scale), real(decay), real(self.momentum))
+            if name in ("bias", "beta"):
+                rate, decay = self.bias_rate * rate, self.bias_decay * decay
+            elif name == "gamma":
+                decay = 0.0
+            if rate:
+                update(place.stop - place.start, p.data[place], gradient[place], self.velocity[place],
+                       real(lr * rate), real(scale), real(decay), real(self.momentum))
 
 
 def global_norm(gradient: np.ndarray) -> float:

@@ -57,7 +57,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.classes:
         weights = replace(weights, classes=class_names(flags.classes, weights))
     weights = replace(weights, preprocessing=_preprocessing(flags, weights))
-    save(flags.out, weights, averaged=stored.averaged)
+    save(flags.out, weights, averaged=stored.averaged, tested=stored.for_testing)
     print(_told(source, flags.out, weights, left=[*stored.arrays, *stored.attributes]))
     if flags.verbose:
         print(_mapped(weights))

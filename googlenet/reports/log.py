@@ -7,22 +7,28 @@ import os
 from pathlib import Path
 
 from googlenet.scripts import writing
-from googlenet.training import Epoch, Step
+from googlenet.training import Epoch, Restart, Step
 
 COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "loss_aux2", "images_per_second",
            "validation_loss", "validation_top1_error", "validation_top5_error", "averaged_loss", "averaged_top1_error",
-           "averaged_top5_error")
+           "averaged_top5_error", "gradient_norm")
 
 
 class Log:
     """`log.csv` of a run: a line every `every` steps; at the end of each epoch one without a rate, with the means of
     its losses and its validation.
 
-    A run that goes on at a step of an epoch drops the lines beyond: they are computed again.
+    A run that goes on at a step of an epoch, resumed or gone back to it, drops the lines beyond: they are computed
+    again.
     """
 
     def __init__(self, path: Path, every: int, step: int = 0, epoch: int = 0):
         self.path, self.every = path, every
+        self._begin(step, epoch)
+
+    def _begin(self, step: int, epoch: int) -> None:
+        """Open the file, with its lines up to a step of an epoch."""
+        path = self.path
         kept = [row for row in read_log(path)
                 if int(row["step"]) <= step and (row["lr"] or int(row["epoch"]) < epoch)] if step else []
         temporary = path.with_name(f".{path.name}.part")
@@ -39,7 +45,7 @@ class Log:
         """Note a step, if it is its turn."""
         if record.step % self.every == 0:
             self._write(record.step, record.epoch, record.images, record.lr, *record.losses,
-                        round(record.images_per_second, 2))
+                        round(record.images_per_second, 2), gradient_norm=record.gradient_norm)
 
     def epoch(self, record: Epoch) -> None:
         """Note the end of an epoch and its validation."""
@@ -48,10 +54,15 @@ class Log:
         self._write(record.step, record.epoch, record.images, math.nan, *record.losses, math.nan, *scores)
         self.flush()
 
-    def _write(self, *values: float) -> None:
-        known = {name: value for name, value in zip(COLUMNS, values, strict=False) if not math.isnan(value)}
+    def restart(self, record: Restart) -> None:
+        """Drop the lines of steps that are taken again."""
+        self.close()
+        self._begin(record.step, record.epoch)
+
+    def _write(self, *values: float, **more: float) -> None:
+        named = dict(zip(COLUMNS, values, strict=False)) | more
         with writing(self.path):
-            self.writer.writerow(known)
+            self.writer.writerow({name: value for name, value in named.items() if not math.isnan(value)})
 
     def flush(self) -> None:
         """Hand all lines to the system."""

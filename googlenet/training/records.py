@@ -1,4 +1,4 @@
-"""What training tells of itself: a record of every step and every epoch."""
+"""What training tells of itself: a record of every step, every epoch, and every time it goes back."""
 from __future__ import annotations
 
 import math
@@ -11,7 +11,7 @@ from minigrad.errors import InputError
 
 
 class DivergedError(InputError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number, or a classifier does not learn."""
 
 
 class Losses(NamedTuple):
@@ -24,7 +24,7 @@ class Losses(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One update."""
+    """One update, of one batch or of several."""
 
     step: int
     epoch: int
@@ -32,6 +32,7 @@ class Step(NamedTuple):
     lr: float
     losses: Losses
     images_per_second: float
+    gradient_norm: float = math.nan  # before it was clipped; NaN where nothing is
 
 
 class Epoch(NamedTuple):
@@ -42,11 +43,28 @@ class Epoch(NamedTuple):
     images: int  # seen since the beginning
     losses: Losses
     validation: Score | None
-    best: bool  # the lowest validation loss so far of the weights that are tested: it wavers less than the error
+    best: bool  # the lowest top-1 error so far of the weights that are tested; of two the same, the lower loss
     warnings: tuple[str, ...]
-    averaged: Score | None = None  # the validation of the averaged weights, which are then the ones that are tested
+    averaged: Score | None = None  # the validation of the averaged weights, where there are any
+
+
+class Restart(NamedTuple):
+    """Training went back to a state of before, and goes on from there at half the rate."""
+
+    reason: str
+    from_step: int
+    step: int  # that it is at now; those above are taken again
+    epoch: int
+    rate_factor: float  # on every rate from now on: 1/2, 1/4, ...
 
 
 def mean(losses: list[Losses]) -> Losses:
     """Return the mean of each loss, NaN where there is none."""
     return Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
+
+
+def weighted(losses: list[Losses], images: list[int]) -> Losses:
+    """Return the mean of each loss over all images, given the means over batches of so many."""
+    shares = [count / sum(images) for count in images]
+    return Losses(*(sum(share * loss for share, loss in zip(shares, own, strict=True))
+                    for own in zip(*losses, strict=True)))

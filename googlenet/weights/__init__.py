@@ -52,7 +52,7 @@ def read(path: str | PathLike[str], *, image_size: int | None = None) -> Stored:
 
 
 def load_model(path: str | PathLike[str], *, raw: bool = False, image_size: int | None = None) -> LoadedModel:
-    """Return the network of any weight file, in evaluation mode: its averaged weights where it has them and not `raw`.
+    """Return the network of any weight file, in evaluation mode: with the weights that are for testing, or `raw`.
 
     `image_size` as in `read`. Raises InputError as `read` does, and for weights that are not finite."""
     stored = read(path, image_size=image_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +73,7 @@ def _inspect_ours(path: str | PathLike[str]) -> Inspection:
         stored = store.read(path)
         dead = {store.GROUP + name: count for name, count in dead_filters(stored.weights).items()}
         if stored.averaged:
-            averaged = dead_filters(stored.tested())
+            averaged = dead_filters(replace(stored.weights, arrays=stored.averaged))
             dead |= {store.AVERAGED + name: count for name, count in averaged.items()}
         metadata = {name: str(value) for name, value in stored.attributes.items()}  # the rest is told of the network
         weights = stored.weights

@@ -21,7 +21,13 @@ BAD = [
     (TrainingConfig, "workers", 2, "replicas"),
     (TrainingConfig, "decay", 1.01, "(0, 1]"),
     (TrainingConfig, "output", 3, "text"),
-    (TrainingConfig, "bias_rate_doubled", 1, "true or false"),
+    (TrainingConfig, "standardise", 1, "true or false"),
+    (TrainingConfig, "accumulate", 0, "[1, inf)"),
+    (TrainingConfig, "clip_norm", -1.0, "[0, inf)"),
+    (TrainingConfig, "fresh_rate", 0.0, "(0, inf)"),
+    (TrainingConfig, "bias_rate", 0.0, "(0, inf)"),
+    (TrainingConfig, "tested", "best", "averaged, raw"),
+    (TrainingConfig, "on_divergence", "go on", "stop, halve"),
 ]
 
 
@@ -55,6 +61,10 @@ def test_json_round_trip(config):
     assert from_json(type(config), to_json(config)) == config
 
 
+def test_fields_that_are_younger_than_the_text_take_their_defaults():
+    assert from_json(TrainingConfig, '{"lr": 0.5}') == TrainingConfig(lr=0.5)
+
+
 @pytest.mark.parametrize(("text", "told"), [("{", "not JSON"), ("[]", "list"), ('{"widht": 1}', "widht"),
                                         ('{"width": "1"}', "width='1'"), ('{"image_size": 3}', "image_size=3"),
                                         ('{"classes": %s}' % ("9" * 5000), "not JSON"), ("[" * 100_000, "not JSON"),
@@ -82,9 +92,9 @@ def test_skipped_fields_have_no_flag():
 
 
 def test_flags_reach_their_fields():
-    flags = parser().parse_args(["--image-size", "64", "-b", "8", "--no-bias-rate-doubled", "--heads", "none"])
+    flags = parser().parse_args(["--image-size", "64", "-b", "8", "--standardise", "--bias-decay=1", "--heads", "none"])
     assert from_flags(ModelConfig, flags, classes=10) == ModelConfig(image_size=64, classes=10, heads="none")
-    assert from_flags(TrainingConfig, flags) == TrainingConfig(batch_size=8, bias_rate_doubled=False)
+    assert from_flags(TrainingConfig, flags) == TrainingConfig(batch_size=8, standardise=True, bias_decay=1.0)
 
 
 @pytest.mark.parametrize(("arguments", "told"), [

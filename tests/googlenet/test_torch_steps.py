@@ -68,7 +68,7 @@ class Race:
         self.begin = place(Contents("Caffe", arrays), "the weights", "")
         self.theirs = networks.CaffeNetwork(arrays, getattr(torch, dtype))
         config = TrainingConfig(batch_size=BATCH, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, schedule="constant",
-                                bias_rate_doubled=True, aux_weight=0.3, augment="none")
+                                bias_rate=2.0, bias_decay=0.0, aux_weight=0.3, augment="none")
         model = GoogLeNet(ModelConfig(variant="caffe", dropout=0.0, aux_dropout=0.0, dtype=dtype))
         self.trainer = Trainer(model, config, photos(), None, self.begin.preprocessing)
         weights.apply(model, self.begin.arrays)

@@ -37,17 +37,20 @@ def literal(w, gradients, rates, momentum, decay, factor, scale):
     rates=rates,
     momentum=st.sampled_from([0.0, 0.9]),
     decay=st.sampled_from([0.0, 0.2]),
-    caffe_biases=st.booleans(),
+    biases=st.sampled_from([(1.0, 1.0), (2.0, 0.0), (0.5, 3.0)]),
+    own=st.sampled_from([{}, {"linear/weight": 3.0, "linear/bias": 0.5}, {"conv/weight": 0.0, "conv/bias": 0.0}]),
     scale=st.sampled_from([1.0, 0.25, 1 / 3]),
 )
-def test_steps_follow_the_formula(seed, dtype, rates, momentum, decay, caffe_biases, scale):
+def test_steps_follow_the_formula(seed, dtype, rates, momentum, decay, biases, own, scale):
+    """Biases, and parameters with a rate of their own, too; at rate 0 a parameter and its velocity stay as they are."""
     rng = np.random.default_rng(seed)
     model = Model(dtype)
     initialise(model, seed, bias=0.2)
     flat = FlatParameters(model)
     gradients = rng.standard_normal((len(rates), flat.data.size)).astype(dtype)
     start = flat.data.astype(np.float64)
-    sgd = SGD(flat, momentum=momentum, weight_decay=decay, caffe_biases=caffe_biases)
+    sgd = SGD(flat, momentum=momentum, weight_decay=decay, bias_rate=biases[0], bias_decay=biases[1])
+    sgd.own_rates = own
 
     for gradient, lr in zip(gradients, rates, strict=True):
         flat.gradient[:] = gradient
@@ -56,9 +59,10 @@ def test_steps_follow_the_formula(seed, dtype, rates, momentum, decay, caffe_bia
 
     starts, slopes = flat.views(start), [flat.views(g.astype(np.float64)) for g in gradients]
     for path, velocity in flat.views(sgd.velocity).items():
-        special = caffe_biases and path.endswith(("/bias", "/beta"))
-        own_decay = 0 if special or path.endswith("/gamma") else decay
-        factor = 2 if special else 1
+        own_decay = 0 if path.endswith("/gamma") else decay
+        factor = own.get(path, 1)
+        if path.endswith(("/bias", "/beta")):
+            factor, own_decay = factor * biases[0], own_decay * biases[1]
         w, v = literal(starts[path], [s[path] for s in slopes], rates, momentum, own_decay, factor, scale)
         for got, expected in ((flat.views(flat.data)[path], w), (velocity, v)):
             assert got.dtype == dtype
@@ -101,6 +105,19 @@ def test_the_velocity_is_the_whole_state():
     np.testing.assert_array_equal(resumed.data, flat.data)
 
 
+def test_a_parameter_without_a_rate_does_not_roll_on():
+    model = Model(np.float64)
+    flat = FlatParameters(model)
+    sgd = SGD(flat, momentum=0.5, weight_decay=0.1)
+    flat.gradient[:] = 1
+    sgd.step(0.1)
+    before, velocity = flat.data.copy(), sgd.velocity.copy()
+    sgd.own_rates = dict.fromkeys(flat.places, 0.0)
+    sgd.step(0.1)
+    np.testing.assert_array_equal(flat.data, before)
+    np.testing.assert_array_equal(sgd.velocity, velocity)
+
+
 def test_it_descends():
     """The minimum of |w - 3|^2 is found."""
     linear = nn.Linear(4, 4, dtype=np.float64)
@@ -132,7 +149,7 @@ def test_a_step_on_several_batches_is_a_step_on_all_their_images(batches, dtype)
         model = Classifier(dtype)
         initialise(model, 3, bias=0.1)
         flat = FlatParameters(model)
-        sgd = SGD(flat, momentum=0.9, weight_decay=0.1, caffe_biases=True)
+        sgd = SGD(flat, momentum=0.9, weight_decay=0.1, bias_rate=2.0, bias_decay=0.0)
         for _ in range(3):
             flat.zero_gradient()
             for begin in range(0, 12, size):

@@ -7,11 +7,12 @@ import pytest
 from googlenet.reports.curves import curves
 from googlenet.reports.log import Log, read_log
 from googlenet.testing import Score
-from googlenet.training import Epoch, Losses, Step
+from googlenet.training import Epoch, Losses, Restart, Step
 from minigrad.errors import InputError
 
 HEADER = ("step,epoch,images,lr,loss,loss_main,loss_aux1,loss_aux2,images_per_second,validation_loss,"
-          "validation_top1_error,validation_top5_error,averaged_loss,averaged_top1_error,averaged_top5_error")
+          "validation_top1_error,validation_top5_error,averaged_loss,averaged_top1_error,averaged_top5_error,"
+          "gradient_norm")
 
 
 def step(number, epoch=0, heads=True):
@@ -37,9 +38,9 @@ def test_every_few_steps_and_each_epoch_has_a_line(tmp_path):
     log.close()
     assert lines(path) == [
         HEADER,
-        "3,0,24,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,",
-        "6,0,48,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,",
-        "7,0,56,,1.25,1.75,2.75,,,0.875,0.25,0.05,,,",
+        "3,0,24,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,,",
+        "6,0,48,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,,",
+        "7,0,56,,1.25,1.75,2.75,,,0.875,0.25,0.05,,,,",
     ]
 
 
@@ -49,7 +50,7 @@ def test_what_is_not_built_or_not_held_out_stays_blank(tmp_path):
     log.step(step(1, heads=False))
     log.epoch(epoch(0, 1, validation=False))
     log.close()
-    assert lines(path)[1:] == ["1,0,8,0.01,1.5,2.0,,,12.35,,,,,,", "1,0,8,,1.25,1.75,2.75,,,,,,,,"]
+    assert lines(path)[1:] == ["1,0,8,0.01,1.5,2.0,,,12.35,,,,,,,", "1,0,8,,1.25,1.75,2.75,,,,,,,,,"]
 
 
 def test_averaged_weights_have_columns_of_their_own(tmp_path):
@@ -57,8 +58,36 @@ def test_averaged_weights_have_columns_of_their_own(tmp_path):
     log = Log(path, 1)
     log.epoch(epoch(0, 1)._replace(averaged=Score(40, 0.2, 0.04, 0.75)))
     log.close()
-    assert lines(path)[1].endswith(",0.875,0.25,0.05,0.75,0.2,0.04")
+    assert lines(path)[1].endswith(",0.875,0.25,0.05,0.75,0.2,0.04,")
     curves(read_log(path), tmp_path / "curves.png")
+
+
+def test_a_clipped_gradient_has_its_norm(tmp_path):
+    path = tmp_path / "log.csv"
+    log = Log(path, 1)
+    log.step(step(1)._replace(gradient_norm=2.5))
+    log.close()
+    assert read_log(path)[0]["gradient_norm"] == "2.5"
+
+
+def test_steps_that_are_taken_again_have_one_line(tmp_path):
+    """Training went back in the second epoch to the second step of it, and later to the beginning."""
+    path = tmp_path / "log.csv"
+    log = Log(path, 1)
+    for number in range(1, 7):
+        log.step(step(number, (number - 1) // 3))
+        if number == 3:
+            log.epoch(epoch(0, 3))
+    log.restart(Restart("the loss is nan", 6, 5, 1, 0.5))
+    log.step(step(6, 1)._replace(lr=0.005))
+    log.flush()
+    assert [(row["step"], row["lr"]) for row in read_log(path)] == [
+        ("1", "0.01"), ("2", "0.01"), ("3", "0.01"), ("3", ""), ("4", "0.01"), ("5", "0.01"), ("6", "0.005")]
+    log.restart(Restart("the loss is nan", 6, 0, 0, 0.25))
+    log.step(step(1)._replace(lr=0.0025))
+    log.close()
+    assert [(row["step"], row["lr"]) for row in read_log(path)] == [("1", "0.0025")]
+    assert [each.name for each in tmp_path.iterdir()] == ["log.csv"]
 
 
 def test_an_epochs_line_is_on_the_disk_at_once(tmp_path):

@@ -190,6 +190,18 @@ def test_weights_keep_the_precision_they_were_trained_in(tmp_path, dtype):
     assert weights.load_model(tmp_path / "x.h5").model.conv1.weight.dtype == np.float32, "computing is the config's"
 
 
+def test_a_file_may_say_that_its_raw_weights_are_for_testing(tmp_path):
+    before = store.read(saved(tmp_path)).weights
+    averaged = {name: array / 2 for name, array in before.arrays.items()}
+    store.save(tmp_path / "x.h5", before, averaged=averaged, tested="raw")
+    for raw in (False, True):
+        np.testing.assert_array_equal(store.read(tmp_path / "x.h5").tested(raw).arrays["conv1/weight"],
+                                      before.arrays["conv1/weight"])
+    stored = store.read(tmp_path / "x.h5")
+    assert (stored.for_testing, stored.attributes) == ("raw", {})
+    np.testing.assert_array_equal(stored.averaged["conv1/weight"], averaged["conv1/weight"])
+
+
 def test_averaged_weights_are_what_is_tested(tmp_path):
     before = converted()
     averaged = {name: array / 2 for name, array in before.arrays.items()}

@@ -1,0 +1,133 @@
+"""Training that goes wrong: losses that are no number, classifiers that learn nothing; and the way back.
+
+A rate that is too high shows in two ways. The loss overflows; or a classifier stays at ln(classes), the loss of a
+guess, as BVLC's upper two once did for 2.4 million steps (Caffe, pull request 1598). What helped those who met it was
+to halve the rate and to start again. With `--on-divergence halve` the trainer does so: until the end of the first epoch
+at the full rate it goes back to the beginning, as weights of a bad start are no good start; after that to the state of
+the last checkpoint, or to the beginning where none was written. The rates are halved from there on, up to five times.
+
+A run that is stopped at any moment and resumed from its last checkpoint diverges at the same step and goes back to the
+same state: what lies beyond that checkpoint is lost either way.
+"""
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from googlenet.training.checkpoints import WEIGHTS, State, below, put_back, with_weights
+from googlenet.training.records import DivergedError, Restart, mean
+from minigrad import Tensor, no_grad, ops
+
+if TYPE_CHECKING:
+    from googlenet.training.trainer import Trainer
+
+STUCK = 0.02  # a head whose loss stays this close to ln(classes) has learned nothing
+MOST_HALVINGS = 5
+
+
+class Guard:
+    """What watches over a trainer; `halvings` are those of its rate, `good` the state that it would go back to."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.halving = trainer.config.on_divergence == "halve"
+        self.judged = int(trainer.config.warmup_epochs)  # the first epoch that ends at the full rate
+        self.halvings = 0
+        self.good: State | None = None
+        self.sound_at = 0  # the step whose weights were last found sound
+        self.found: DivergedError | None = None  # by a save, since the last record
+
+    @property
+    def rate_factor(self) -> float:
+        """The factor on every rate."""
+        return 0.5 ** self.halvings
+
+    def begin(self) -> None:
+        """Keep the state that training begins with, or goes on with, to go back to."""
+        if self.halving and self.good is None:
+            self.good = with_weights(self.trainer)
+
+    def saved(self) -> None:
+        """Keep the state that has just been written, unless the way back is to the beginning."""
+        if self.halving and not self._early:
+            self.good = with_weights(self.trainer)
+
+    def beginning(self) -> dict[str, np.ndarray]:
+        """Return the weights that training began with, as long as a checkpoint must keep them to go back to."""
+        return below(WEIGHTS, self.good.arrays) if self.good and self._early else {}
+
+    def sound(self) -> bool:
+        """Return whether the weights are good to be saved; where they are not, the next record is a Restart.
+
+        Raises DivergedError where there is no way back."""
+        try:
+            self.require_sound()
+        except DivergedError as error:
+            if not self.halving:
+                raise self._final(error) from None
+            self.found = error
+        return self.found is None
+
+    def check(self) -> None:
+        """Raise what a save has found since the last record."""
+        if self.found:
+            raise self.found
+
+    def require_sound(self) -> None:
+        """Raise DivergedError where the latest step ruined the weights; its own loss is of the weights before it."""
+        t = self.trainer
+        if t.latest is None or self.sound_at == t.step:
+            return
+        x = Tensor(t.latest.images.astype(t.model.config.dtype, copy=False))
+        training = t.model.training
+        with no_grad():
+            loss = ops.cross_entropy(t.model.eval()(x).logits, t.latest.labels).item()
+        if training:
+            t.train()
+        if not math.isfinite(loss) or not np.isfinite(t.flat.data).all() or not np.isfinite(t.sgd.velocity).all():
+            raise DivergedError(f"after step {t.step} the loss is {loss}, or a weight is no number")
+        self.sound_at = t.step
+
+    def stuck_heads(self) -> tuple[str, ...]:
+        """Return a warning for each classifier that guessed all through the second half of the epoch that is judged.
+
+        Raises DivergedError for them where training would go back."""
+        t = self.trainer
+        if t.epoch != self.judged:
+            return ()
+        classes, rate = t.model.config.classes, t.config.lr * self.rate_factor
+        late = mean(t.losses[len(t.losses) // 2:])._asdict()
+        found = [f"{head} has learned nothing: its loss is {late[head]:.3f}, that of a guess ln({classes}) = "
+                 f"{math.log(classes):.3f}"
+                 for head in ("main", "aux1", "aux2") if abs(late[head] - math.log(classes)) < STUCK]
+        if found and self.halving:
+            raise DivergedError(", and ".join(found))
+        return tuple(f"{each}; start again with a lower rate, --lr {rate / 2:g}, or with --init he --bias-init 0 "
+                     "--standardise" for each in found)
+
+    def go_back(self, error: DivergedError) -> Restart:
+        """Put the trainer back into the last good state, at half the rate.
+
+        Raises DivergedError where it is to stop, or has gone back too often."""
+        t = self.trainer
+        if not self.halving or self.halvings == MOST_HALVINGS or self.good is None:
+            raise self._final(error) from None
+        at = t.step
+        put_back(t, self.good)
+        self.halvings += 1
+        self.sound_at, self.found, t.latest = t.step, None, None
+        return Restart(str(error), at, t.step, t.epoch, self.rate_factor)
+
+    @property
+    def _early(self) -> bool:
+        return self.trainer.epoch <= self.judged
+
+    def _final(self, error: DivergedError) -> DivergedError:
+        """Return the error with what to do about it."""
+        lr = self.trainer.config.lr
+        if self.halvings:
+            return DivergedError(f"{error}, at 1/{2 ** self.halvings} of the rate {lr:g}; it is not the rate alone: "
+                                 "start again with --init he --bias-init 0 --standardise, or look at the images")
+        return DivergedError(f"{error}; a lower rate than {lr:g} is needed, such as --lr {lr / 2:g}")
