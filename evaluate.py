@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     if flags.json:
         write_json(flags.json, result)
     if flags.report:
-        from googlenet.reports import evaluation  # draws with matplotlib, which takes a while to import
+        from googlenet.reports import evaluation
 
         evaluation.write(Path(flags.report), result, judged, dataset, predictors)
         say(f"report: {flags.report}")

@@ -1,22 +1,26 @@
 """Train GoogLeNet: `python train.py` on the embedded images, `python train.py --data DIR` on your own.
 
 A run writes a folder of its own: last.h5 (to go on from), best.h5 (the lowest validation error), log.csv, curves.png
-and config.json. Ctrl-C finishes the step, saves and says how to go on.
+and config.json. Ctrl-C finishes the step, saves and says how to go on. --ensemble N makes a folder of N such runs.
 """
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from googlenet import presets, runs, scripts
-from googlenet.commands import training
+from googlenet import ensembles, presets, runs, scripts
+from googlenet.commands import members, training
 from googlenet.commands.files import path_of
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.model import VARIANTS
 from googlenet.presets import PRESETS
 from googlenet.weights.fetch import PUBLISHED
+from minigrad import init
+from minigrad.errors import InputError
 
+WIDER = 1.25
 OF_THE_SCRIPT = {"resume", "debug"}  # flags that are no settings of a run
 
 
@@ -27,10 +31,18 @@ def make_parser() -> argparse.ArgumentParser:
     recipes.add_argument("--preset", choices=PRESETS, help="settings by name; flags that are given win (default: "
                          "embedded for --data embedded, otherwise none)")
     recipes.add_argument("--presets", action="store_true", help="print what each preset sets, with sources, and end")
-    add_flags(made.add_argument_group("training"), TrainingConfig)
+    add_flags(made.add_argument_group("training"), TrainingConfig, skip=("preset",))
     add_flags(made.add_argument_group("network"), ModelConfig, skip=("classes",))
+    several = made.add_argument_group("ensembles")
+    several.add_argument("--ensemble", type=int, metavar="N", help="train so many networks, one after the other: of "
+                         "the same initial weights and held-out images, but other order, crops and dropout; with "
+                         "--resume RUN: add networks until there are so many (paper, section 7: 7)")
+    several.add_argument("--wider", type=float, metavar="FACTOR", help="width of the last of them by that of the "
+                         f"others; 1: the same (default {WIDER}; ours: the paper's last one is deeper and wider, and "
+                         "how much is withheld)")
     changeable = ", ".join("--" + name.replace("_", "-") for name in sorted(runs.CHANGEABLE))
-    made.add_argument("--resume", metavar="RUN", help="go on with this run: its folder, or its last.h5; of the other "
+    made.add_argument("--resume", metavar="RUN", help="go on with this run: its folder, or its last.h5, or an "
+                      "ensemble's folder; of the other "
                       f"flags only {changeable} may change")
     made.add_argument("--debug", action="store_true", help="show where an error comes from")
     return made
@@ -41,14 +53,25 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     parser = make_parser()
     flags = parser.parse_args(arguments)
     scripts.check_threads(parser, flags.threads)
+    check_ensemble(parser, flags)
     parser.set_defaults(**dict.fromkeys(vars(flags)))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    preset = flags.preset or ("embedded" if flags.data == "embedded" else None)
-    if preset:
-        presets.apply(preset, vars(flags), given)
+    flags.preset = flags.preset or ("embedded" if flags.data == "embedded" else "")
+    if flags.preset:
+        presets.apply(flags.preset, vars(flags), given)
     if "dropout" not in given:
         flags.dropout = VARIANTS[flags.variant].dropout
     return flags, given
+
+
+def check_ensemble(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    """End with a usage error where the flags of ensembles make none."""
+    if flags.ensemble is not None and flags.ensemble < 2:
+        parser.error(f"argument --ensemble: {flags.ensemble}: give at least 2; without the flag one network is trained")
+    if flags.wider is not None and not 1 <= flags.wider < float("inf"):
+        parser.error(f"argument --wider: {flags.wider:g}: give a factor from 1 on")
+    if flags.wider is not None and not flags.ensemble:
+        parser.error("argument --wider: it is of the last network of an ensemble: give --ensemble N too, or --width")
 
 
 def main(arguments: list[str]) -> int:
@@ -56,20 +79,47 @@ def main(arguments: list[str]) -> int:
     if flags.presets:
         print(presets.described())
         return 0
+    ensemble = ensembles.file_of(flags.resume) if flags.resume else None
+    if ensemble:
+        return members.carry_out(again(ensemble, given))
+    if flags.ensemble and not flags.resume:
+        return members.carry_out(several(flags, given))
     if flags.resume:
         run = runs.resumed(flags.resume, {name: given[name] for name in given.keys() - OF_THE_SCRIPT})
     else:
         run = begun(flags, given)
-    code = training.carry_out(run)
-    return code or tested(run)
+    return tested(run) if training.carry_out(run).done else training.STOPPED
 
 
-def begun(flags: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
-    """Begin a run in a folder of its own."""
+def begun(flags: argparse.Namespace, given: dict[str, Any], folder: Path | None = None) -> runs.Run:
+    """Begin a run in a folder of its own, or in `folder`, which is not made."""
     config = from_flags(TrainingConfig, flags)
     if config.init in PUBLISHED:
         path_of(config.init)  # fetched under a bar
-    return runs.started(config, from_flags(ModelConfig, flags), given)
+    return runs.started(config, from_flags(ModelConfig, flags), given, folder)
+
+
+def several(flags: argparse.Namespace, given: dict[str, Any]) -> ensembles.Ensemble:
+    """Plan an ensemble in a folder of its own, made when its first network can be trained."""
+    config, wider = from_flags(TrainingConfig, flags), given.get("wider", WIDER)
+    begun(flags, given, Path(config.output))
+    if config.init not in init.SCHEMES and wider != 1:
+        if "wider" in given:
+            raise InputError(f"--wider {wider:g} beside --init {config.init}, whose width every network has; leave it "
+                             "out, or start with --init xavier")
+        print(f"no wider network: all have the width of {config.init}")
+        wider = 1
+    return ensembles.planned(runs.new_folder(Path(config.output)), config, from_flags(ModelConfig, flags), given,
+                             flags.ensemble, wider)
+
+
+def again(path: Path, given: dict[str, Any]) -> ensembles.Ensemble:
+    """Take up an ensemble, with changed settings and more networks where flags ask for them."""
+    ensemble = ensembles.read(path)
+    ensemble.change({name: given[name] for name in given.keys() - OF_THE_SCRIPT - {"ensemble"}})
+    if "ensemble" in given:
+        ensemble.grow(given["ensemble"])
+    return ensemble
 
 
 def tested(run: runs.Run) -> int:
@@ -77,7 +127,7 @@ def tested(run: runs.Run) -> int:
     data = run.trainer.config.data
     images = training.open_test(data)
     if images is not None:
-        training.test(run, images)
+        training.test(run.best, run.trainer.config, images)
     print(f"curves: {run.folder / 'curves.png'}")
     source = "" if data == "embedded" else f" --data {quote(data)}"
     print(f"evaluate with: python evaluate.py --weights {quote(str(run.best))}{source} --crops 144")

@@ -4,9 +4,9 @@ from __future__ import annotations
 import argparse
 
 from googlenet import scripts
-from googlenet.commands import compare, convert, export, fetch, inspect, predict, summary
+from googlenet.commands import ablations, compare, convert, export, fetch, inspect, predict, summary
 
-COMMANDS = (summary, predict, inspect, convert, export, compare, fetch)
+COMMANDS = (summary, predict, inspect, convert, export, compare, fetch, ablations)
 
 
 def make_parser() -> argparse.ArgumentParser:

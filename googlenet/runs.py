@@ -25,6 +25,7 @@ from googlenet.config import ModelConfig, TrainingConfig
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.scripts import writing
 from googlenet.training import Trainer, configuration
+from googlenet.training.memory import require_memory
 from googlenet.weights import load_model, read
 from googlenet.weights.fetch import PUBLISHED, resolve
 from googlenet.weights.files import file_of
@@ -32,7 +33,8 @@ from minigrad import init
 from minigrad.errors import InputError
 
 CHANGEABLE = frozenset({  # of a resumed run
-    "data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every", "keep"})
+    "data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every", "keep",
+    "report", "tensorboard"})
 FREE_WITH_WEIGHTS = frozenset({"image_size", "heads", "dropout", "aux_dropout", "dtype"})  # beside --init FILE
 OF_WEIGHTS = frozenset({"resize", "standardise"})  # flags of training that the file's preprocessing decides
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
@@ -68,18 +70,19 @@ def started(config: TrainingConfig, network: ModelConfig, given: Mapping[str, An
 
     The network's number of classes is the data's. With `init` a file of trained weights, the network and the
     preprocessing are the file's; `given` are the flags that were chosen, which must not contradict. Raises InputError
-    and DataError for data or weights that can't be used."""
+    and DataError for data or weights that can't be used, or where the memory does not suffice."""
     prepare_kernels(config)
     training, validation = open_data(config)
+    notes: tuple[str, ...] = ()
     if config.init in init.SCHEMES:
         network = replace(network, classes=len(training.classes))
         trainer = Trainer(GoogLeNet(network), config, training, validation, images_of(network, config, training))
         trainer.initialise()
-        notes: tuple[str, ...] = ()
     else:
         trainer, note = pretrained(config, network, given, training, validation)
         notes = (note,)
-    return Run(trainer, folder or new_folder(Path(config.output)), notes)
+    memory = require_memory(trainer)
+    return Run(trainer, folder or new_folder(Path(config.output)), (*notes, f"memory: about {memory}"))
 
 
 def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str, Any], training: Dataset,
@@ -126,7 +129,7 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
     trainer.restore(loaded)
     if trainer.epoch >= config.epochs:
         raise InputError(f"{path} has all its {config.epochs} epochs behind it; give more --epochs to go on")
-    return Run(trainer, path.parent)
+    return Run(trainer, path.parent, (f"memory: about {require_memory(trainer)}",))
 
 
 def prepare_kernels(config: TrainingConfig) -> None:

@@ -1,4 +1,4 @@
-"""What the scripts share: how they end and what they say when they fail. What writes files for them imports this too."""
+"""What the scripts share: how they end and what they say when they fail. What writes their files imports this too."""
 from __future__ import annotations
 
 import argparse
@@ -59,3 +59,15 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"can't write {path}: {reason}; free space or choose another folder") from error
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words of two units: 3 d 4 h, 2 h 5 min, 3 min 20 s, 40 s."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    whole = round(seconds)
+    first = next((i for i, (_, length) in enumerate(units) if whole >= length), len(units) - 1)
+    parts = []
+    for name, length in units[first:first + 2]:
+        count, whole = divmod(whole, length)
+        parts.append(f"{count} {name}")
+    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"

@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ankle boot", "bag", "coat", "dress")
 TINY = ("--width", "0.05", "--image-size", "32", "--threads", "1")
 SUFFIXES = (".png", ".jpg")
-PROGRESS = ("%|", "compiling ", "font", " minus (", "left out ")  # font: of matplotlib's first time; minus: the mean
+# Of bars, of moving between two of them, of matplotlib's first time, of the mean.
+PROGRESS = ("%|", "\x1b[A", "compiling ", "font", " minus (", "left out ")
 
 
 class Done(NamedTuple):

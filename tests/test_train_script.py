@@ -199,12 +199,12 @@ def test_without_validation_the_last_weights_are_the_best(folder, tmp_path):
         np.testing.assert_array_equal(best[path], last[path])
 
 
-def test_the_best_weights_are_those_of_the_lowest_loss(folder, tmp_path, monkeypatch):
-    losses = iter([0.5, 0.25, 0.75, 0.25])
-    monkeypatch.setattr(Trainer, "validate", lambda trainer: Score(4, 0.5, 0.0, next(losses)))
+def test_the_best_weights_are_those_of_the_lowest_error(folder, tmp_path, monkeypatch):
+    errors = iter([0.5, 0.25, 0.75, 0.25])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: Score(4, next(errors), 0.0, 1.0))
     made = run(folder, tmp_path, epochs=4)
     assert load_model(made / "best.h5").attributes["trained_images"] == 64
-    assert load_model(made / "last.h5").attributes["lowest_loss"] == 0.25
+    assert load_model(made / "last.h5").attributes["best_error"] == 0.25
 
 
 # Stopping and going on.
@@ -294,7 +294,7 @@ def test_a_finished_run_goes_on_for_more_epochs(folder, short, tmp_path):
 
 @pytest.mark.parametrize("flag", [
     ["--seed", "8"], ["--batch-size", "4"], ["--image-size", "64"], ["--dtype", "float64"],
-    ["--no-bias-rate-doubled"]], ids=" ".join)
+    ["--bias-rate", "1"]], ids=" ".join)
 def test_a_resumed_run_keeps_its_settings(short, tmp_path, flag):
     before = contents(short)
     done = script("train.py", "--resume", short, "--epochs", "3", *flag)

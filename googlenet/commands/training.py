@@ -1,14 +1,19 @@
-"""Carrying out a run, as train.py and the commands that train several networks do: bars, lines, files, signals."""
+"""Carrying out a run, as train.py and the commands that train several networks do: bars, lines, files, signals.
+
+`carry_out` shows a run as train.py does. `complete` only writes its files, for those that show several runs as one.
+"""
 from __future__ import annotations
 
 import math
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from shlex import quote
+from typing import NamedTuple
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -16,23 +21,37 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from data.base import Dataset
 from data.datasets import open_dataset
 from data.errors import DataError
+from googlenet import scripts
+from googlenet.config import TrainingConfig
 from googlenet.inference import load
 from googlenet.reports.curves import curves
 from googlenet.reports.log import Log, read_log
+from googlenet.reports.run import RunPage
+from googlenet.reports.tensorboard import Events
 from googlenet.runs import Run, keep_epoch, write_settings
 from googlenet.testing import Score, score
-from googlenet.training import DivergedError, Epoch, Step, Trainer
+from googlenet.training import DivergedError, Epoch, Restart, Step, Trainer
 from minigrad.errors import InputError
 
 STOPPED = 130  # exit code, as of programs that Ctrl-C ends
+
+Record = Step | Epoch | Restart
+Watch = Callable[[Record, float | None], None]  # of a record, and the seconds that are left, once they are known
+
+
+class Ended(NamedTuple):
+    """How training ended: with all epochs `done`, `stopped` by a signal, or both: by one in the last validation."""
+
+    done: bool
+    stopped: bool
 
 
 @dataclass
 class Clock:
     """How long epochs take, to tell what is left of a run."""
 
-    began: float = field(default_factory=time.monotonic)  # this epoch, or the run
-    first: int = 0  # step at which it began
+    began: float  # when this epoch began, or the run
+    first: int = 0  # the step it began at
     spent: list[float] = field(default_factory=list)  # seconds of whole epochs, validation included
 
     def epoch_ends(self, step: int, steps: int) -> None:
@@ -41,35 +60,31 @@ class Clock:
         self.spent.append((now - self.began) * steps / max(step - self.first, 1))
         self.began, self.first = now, step
 
-    def left(self, epochs: int) -> float:
-        """Return the seconds that so many more epochs take, by the last three."""
+    def left(self, epochs: float) -> float | None:
+        """Return the seconds that so many more epochs take, by the last three; None before one has ended."""
         recent = self.spent[-3:]
-        return epochs * sum(recent) / len(recent)
+        return epochs * sum(recent) / len(recent) if recent else None
 
 
-def carry_out(run: Run) -> int:
-    """Train to the end and test, telling of it; return the exit code: 0, or 130 where a signal stopped it."""
-    trainer, config = run.trainer, run.trainer.config
+def carry_out(run: Run, whole: Path | None = None) -> Ended:
+    """Train to the end, telling of it.
+
+    A run that is part of an ensemble is gone on with by the folder of the `whole`."""
+    trainer = run.trainer
     describe(run)
-    write_settings(run)
-    log = Log(run.log, config.log_every, trainer.step, trainer.epoch)
     try:
-        finished = train(run, log)
-    except BaseException as error:
-        with suppress(InputError):  # what stopped the run is the news
-            close(run, log)
-        if isinstance(error, DivergedError):
-            remedy = (f"the last good checkpoint is kept: --resume {quote(str(run.folder))}" if run.last.exists()
-                      else "start again")
-            raise InputError(f"{error}; {remedy}") from error
-        raise
-    close(run, log)
+        with shown(trainer) as watch:
+            ended = complete(run, watch)
+    except DivergedError as error:
+        remedy = (f"the last good checkpoint is kept: --resume {quote(str(run.folder))}" if run.last.exists()
+                  else "start again")
+        raise InputError(f"{error}; {remedy}") from error
     if trainer.loader.bad or trainer.bad:
         print(f"left out as damaged: {len(trainer.loader.bad)} training, {len(trainer.bad)} validation images")
-    if not finished:
-        print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {quote(str(run.folder))}")
-        return STOPPED
-    return 0
+    if not ended.done:
+        again = quote(str(whole or run.folder))
+        print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {again}")
+    return ended
 
 
 def describe(run: Run) -> None:
@@ -82,12 +97,6 @@ def describe(run: Run) -> None:
           + f", {len(trainer.training.classes)} classes")
     print(f"{trainer.flat.data.size:,} parameters; images: {trainer.preprocessing}")
     print(f"run folder: {run.folder}")
-
-
-def close(run: Run, log: Log) -> None:
-    """End the log and draw its curves."""
-    log.close()
-    curves(read_log(run.log), run.folder / "curves.png")
 
 
 @contextmanager
@@ -109,35 +118,116 @@ def stop_on_signal() -> Iterator[list[int]]:
             signal.signal(each, handler)
 
 
-def train(run: Run, log: Log) -> bool:
-    """Train to the end, or until a signal, saving last.h5 and best.h5; return whether all epochs are done."""
+class Records:
+    """The files that tell of a run: log.csv and its curves and, where they are wanted, a page and TensorBoard's events.
+
+    A run that is gone on with goes on with its files."""
+
+    def __init__(self, run: Run):
+        trainer, config = run.trainer, run.trainer.config
+        self.run = run
+        self.log = Log(run.log, config.log_every, trainer.step, trainer.epoch)
+        self.page = RunPage(run.folder, trainer) if config.report else None  # reads the log
+        self.events = Events(run.folder / "events", trainer, config.log_every) if config.tensorboard else None
+
+    def note(self, record: Record, left: float | None) -> None:
+        """Write down a record."""
+        for each in (self.log, self.events):
+            if isinstance(record, Step) and each:
+                each.step(record)
+            elif isinstance(record, Epoch) and each:
+                each.epoch(record)
+            elif isinstance(record, Restart) and each:
+                each.restart(record)
+        if self.page:
+            self.page.update(record, left)
+
+    def close(self, status: str) -> None:
+        """End all of them; `status` says how the run has ended."""
+        self.log.close()
+        if self.page:
+            self.page.end(status)
+        if self.events:
+            self.events.close()
+        curves(read_log(self.run.log), self.run.folder / "curves.png")
+
+
+def complete(run: Run, watch: Watch) -> Ended:
+    """Train to the end, or until a signal, and write the run's files; `watch` is called with each record."""
+    write_settings(run)
+    records = Records(run)
+    try:
+        with stop_on_signal() as stop:
+            ended = train(run, records, watch, stop)
+    except BaseException as error:
+        with suppress(InputError):  # what stopped the run is the news
+            records.close(f"failed: {error}" if str(error) else "interrupted")
+        raise
+    records.close("finished" if ended.done else f"stopped at step {run.trainer.step:,}")
+    return ended
+
+
+def train(run: Run, records: Records, watch: Watch, stop: list[int]) -> Ended:
+    """Train until something is in `stop`, saving last.h5 and best.h5."""
     trainer, config = run.trainer, run.trainer.config
-    saved, clock, steps = time.monotonic(), Clock(first=trainer.step), trainer.loader.batches
-    with ExitStack() as stack:
-        stack.enter_context(logging_redirect_tqdm())
-        stop = stack.enter_context(stop_on_signal())
-        bar = stack.enter_context(tqdm(total=steps * config.epochs, initial=steps * trainer.epoch + trainer.batch,
-                                       unit="step"))
-        for record in trainer.records():
-            if isinstance(record, Step):
-                log.step(record)
-                bar.update(steps * record.epoch + trainer.batch - bar.n)
-                bar.set_postfix_str(progress(record), refresh=False)
-            else:
-                log.epoch(record)
-                clock.epoch_ends(record.step, steps)
-                announce(record, trainer, clock.left(config.epochs - trainer.epoch))
-                if record.best:
-                    trainer.save_weights(run.best)
-            if stop or isinstance(record, Epoch) or time.monotonic() - saved > 60 * config.save_every:
-                log.flush()
-                trainer.save(run.last)
-                saved = time.monotonic()
-            if isinstance(record, Epoch):
+    clock, saved_at = Clock(time.monotonic(), trainer.step), time.monotonic()
+    for record in trainer.records():
+        if isinstance(record, Epoch):
+            clock.epoch_ends(record.step, trainer.epoch_steps)
+        left = clock.left(config.epochs - trainer.epoch - trainer.batch / trainer.loader.batches)
+        records.note(record, left)
+        watch(record, left)
+        if isinstance(record, Epoch) and record.best:
+            trainer.save_weights(run.best)
+        if stop or isinstance(record, Epoch) or time.monotonic() - saved_at > 60 * config.save_every:
+            records.log.flush()
+            saved, saved_at = trainer.save(run.last), time.monotonic()
+            if saved and isinstance(record, Epoch):
                 keep_epoch(run)
-            if stop:
-                return trainer.epoch >= config.epochs
-    return True
+            if saved and stop:  # where it is not saved, training goes back first: that is the next record
+                break
+    return Ended(trainer.epoch >= config.epochs, bool(stop))
+
+
+@contextmanager
+def shown(trainer: Trainer) -> Iterator[Watch]:
+    """Show a bar of steps, and a line for each epoch; the block gets what to call with each record."""
+    config, steps = trainer.config, trainer.epoch_steps
+    with (logging_redirect_tqdm(), tqdm(total=steps * config.epochs, initial=trainer.step, unit="step") as bar,
+          validation_shown(trainer)):
+
+        def watch(record: Record, left: float | None) -> None:
+            if isinstance(record, Step):
+                bar.update(record.step - bar.n)
+                bar.set_postfix_str(progress(record), refresh=False)
+            elif isinstance(record, Epoch):
+                announce(record, trainer, left)
+            else:
+                tqdm.write(f"warning: {record.reason}; back to step {record.step}, at {record.rate_factor:g} "
+                           "of the rate")
+
+        yield watch
+
+
+@contextmanager
+def validation_shown(trainer: Trainer) -> Iterator[None]:
+    """Show a bar of images while the trainer validates, which goes with the last of them."""
+    bars: list[tqdm] = []
+
+    def watch(done: int) -> None:
+        assert trainer.validation is not None
+        if not bars:
+            bars.append(tqdm(total=len(trainer.validation), unit="image", desc="validation", leave=False))
+        bars[0].update(done - bars[0].n)
+        if done + len(trainer.bad) >= len(trainer.validation):
+            bars.pop().close()
+
+    trainer.watch_validation = watch
+    try:
+        yield
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def progress(record: Step) -> str:
@@ -147,8 +237,8 @@ def progress(record: Step) -> str:
     return f"{losses} lr {record.lr:.4g} {record.images_per_second:.0f} images/s"
 
 
-def announce(record: Epoch, trainer: Trainer, left: float) -> None:
-    """Print a line for an epoch, with the seconds left, and its warnings."""
+def announce(record: Epoch, trainer: Trainer, left: float | None) -> None:
+    """Print a line for an epoch, with the seconds that are left, and its warnings."""
     line = f"epoch {record.epoch + 1}/{trainer.config.epochs}  loss {record.losses.main:.4f}"
     if record.validation is not None:
         line += (f"  validation: loss {record.validation.loss:.4f}, top-1 error {record.validation.top1_error:.2%}, "
@@ -156,21 +246,9 @@ def announce(record: Epoch, trainer: Trainer, left: float) -> None:
     if record.averaged is not None:
         line += f"; averaged weights: loss {record.averaged.loss:.4f}, top-1 error {record.averaged.top1_error:.2%}"
     line += "  (best so far)" if record.best and record.validation is not None else ""
-    tqdm.write(line + (f"  about {duration(left)} left" if left else ""))
+    tqdm.write(line + (f"  about {scripts.duration(left)} left" if left else ""))
     for warning in record.warnings:
         tqdm.write(f"warning: {warning}")
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words of two units: 3 d 4 h, 2 h 5 min, 3 min 20 s, 40 s."""
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    whole = round(seconds)
-    first = next((i for i, (_, length) in enumerate(units) if whole >= length), len(units) - 1)
-    parts = []
-    for name, length in units[first:first + 2]:
-        count, whole = divmod(whole, length)
-        parts.append(f"{count} {name}")
-    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
 
 
 def open_test(data: str) -> Dataset | None:
@@ -182,12 +260,11 @@ def open_test(data: str) -> Dataset | None:
         return None
 
 
-def test(run: Run, images: Dataset) -> Score:
-    """Score the best weights on the test images, which nothing has looked at until now."""
-    trainer, config = run.trainer, run.trainer.config
-    if trainer.average:
+def test(best: Path, config: TrainingConfig, images: Dataset) -> Score:
+    """Score a run's best weights on the test images, which nothing has looked at until now."""
+    if config.averaging != "none" and config.tested == "averaged":
         print("the averaged weights are tested, here and by evaluate.py and predict, where --raw takes the others")
-    result = score([load(run.best)], images, 1, threads=config.loader_threads, max_bad=config.max_bad)
+    result = score([load(best)], images, 1, threads=config.loader_threads, max_bad=config.max_bad)
     print(f"test: top-1 error {result.top1_error:.2%}, top-5 error {result.top5_error:.2%} "
           f"({result.images} images, centre crop)")
     return result

@@ -8,12 +8,15 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 from googlenet.config import Config
+from googlenet.presets import PRESETS
 from googlenet.reports import page
 from googlenet.reports.learning import learning_of
 from googlenet.reports.page import Html, element, name, section, table
 from googlenet.reports.pictures import filters, seen, thumbnail
+from googlenet.scripts import duration
 from googlenet.training import Epoch, Restart, Step, Trainer
 from minigrad.files import write_whole
 
@@ -31,10 +34,12 @@ class RunPage:
     """The page of a run, made after its log, whose lines it begins with.
 
     It is written every few seconds, and seldom enough to take no more than MOST_OF_TIME. What goes wrong with it is
-    logged once: no run ends for its page. `sources` says of settings where they come from, as presets do."""
+    logged once: no run ends for its page."""
 
-    def __init__(self, folder: Path, trainer: Trainer, sources: Mapping[str, str] | None = None):
-        self.folder, self.trainer, self.sources = folder, trainer, sources or {}
+    def __init__(self, folder: Path, trainer: Trainer):
+        self.folder, self.trainer = folder, trainer
+        preset = PRESETS.get(trainer.config.preset)
+        self.preset: Mapping[str, tuple[Any, str]] = preset.settings if preset else {}
         self.path = folder / NAME
         self.learning = learning_of(folder / "log.csv")
         self.events: deque[tuple[int, str]] = deque(maxlen=EVENTS)
@@ -146,18 +151,8 @@ class RunPage:
         value, source = getattr(config, item.name), item.metadata["source"]
         unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
         shown = element("code", name("none" if value == "" else value), unit)
-        if item.name in self.sources:
-            source = self.sources[item.name]
+        if item.name in self.preset and self.preset[item.name][0] == value:
+            source = self.preset[item.name][1]
         elif value != item.default:
             shown, source = element("strong", shown), f"chosen; {item.default!s} is the default ({source})"
         return [element("code", item.name), shown, item.metadata["help"], source]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words of two units: 3 d 4 h, 2 h 5 min, 3 min 20 s, 40 s."""
-    minutes, whole = divmod(round(seconds), 60)
-    if minutes >= 24 * 60:
-        return f"{minutes // 1440} d {minutes % 1440 // 60} h"
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {whole} s" if minutes else f"{whole} s"

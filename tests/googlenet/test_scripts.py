@@ -76,3 +76,10 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(ZeroDivisionError):
         scripts.run(raising(ZeroDivisionError()), "train.py")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [
+    (0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (200, "3 min 20 s"), (3599.7, "1 h"), (7500, "2 h 5 min"),
+    (86400, "1 d"), (100000, "1 d 3 h"), (30 * 86400, "30 d")])
+def test_durations_have_two_units(seconds, words):
+    assert scripts.duration(seconds) == words

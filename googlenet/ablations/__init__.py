@@ -1,0 +1,1 @@
+"""Ablations: the paper's own questions, asked of networks that train in a minute."""
