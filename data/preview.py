@@ -28,6 +28,8 @@ from data.sampling import Draw, Sampling, sample_generator
 __all__ = ["SAMPLES", "Row", "main", "rows", "sheet"]
 
 SAMPLES = 6  # of each picture
+MOST = 100  # pictures on a sheet
+ENDINGS = (".png", ".jpg", ".jpeg")
 
 # The sheet, in pixels.
 MARGIN, GAP, HEADER, ROW_GAP = 28, 14, 108, 26
@@ -162,15 +164,21 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw a sheet as the arguments say; return 0, or 1 with a message for what the user can mend."""
-    flags = _parser().parse_args(arguments)
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    if flags.count > MOST:
+        parser.error(f"argument --count: {flags.count}: a sheet has up to {MOST} pictures")
+    if flags.output.suffix.lower() not in ENDINGS:
+        parser.error(f"argument --output: {flags.output}: give a file that ends in {' or '.join(ENDINGS)}")
     sampling = Sampling()
     try:
         dataset = open_dataset(flags.source, flags.split)
         made = rows(dataset, sampling, flags.size, flags.count, flags.seed)
         subtitle = f"{flags.size} x {flags.size} from {sampling}; seed {flags.seed}"
         sheet(made, f"Training samples of {flags.source}, {flags.split}", subtitle).save(flags.output)
-    except (DataError, OSError, ValueError) as error:  # Pillow: ValueError for a suffix of no format
-        print(f"error: {error}", file=sys.stderr)
+    except (DataError, OSError) as error:
+        told = f"can't write {flags.output}: {error.strerror or error}" if isinstance(error, OSError) else error
+        print(f"python -m data.preview: error: {told}", file=sys.stderr)
         return 1
     print(f"{len(made)} of {len(dataset)} pictures, {SAMPLES} samples each: {flags.output}")
     return 0
@@ -180,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data.preview", description="Draw a sheet of training samples.")
     parser.add_argument("source", help="a folder with a data set, 'embedded', or the name of a fetched one")
     parser.add_argument("--split", choices=SPLITS, default="train", help="which pictures (default: train)")
-    parser.add_argument("--count", type=_positive, default=6, help="how many pictures (default: 6)")
+    parser.add_argument("--count", type=_positive, default=6, help=f"how many pictures, up to {MOST} (default: 6)")
     parser.add_argument("--size", type=_positive, default=224, help="side of a sample in pixels (default: 224)")
     parser.add_argument("--seed", type=_natural, default=0, help="of what is drawn (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="the file to write, .png or .jpg")
