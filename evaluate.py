@@ -29,10 +29,10 @@ from data.datasets import SPLITS, open_dataset
 from data.errors import DataError
 from googlenet import scripts, table3
 from googlenet.commands import networks, scores
+from googlenet.commands.files import check_place
 from googlenet.inference import Predictor, for_classes
 from googlenet.ledger import Ledger, Progress, Trial
 from googlenet.testing import POOLS, Judged, Spent, answers
-from minigrad.errors import InputError
 
 SHEETS = 4  # images whose crops --save-crops draws
 WRITTEN = ("json", "predictions", "probabilities", "report", "resume")  # flags that name a file
@@ -89,16 +89,16 @@ def main(arguments: list[str]) -> int:
     progress = Progress(Path(flags.resume) if flags.resume else None, settings(flags, opened, dataset), ledger,
                         Damaged(dataset.origin, flags.max_bad), Spent(len(opened)))
     classify(predictors, dataset, flags, progress, headline)
-    judged = ledger.judged(headline)
     result = {**summarise(progress, headline, dataset, flags), "weights": [each.told for each in opened]}
-    if flags.predictions:
-        write_predictions(Path(flags.predictions), judged, dataset)
-    if flags.probabilities:
-        write_probabilities(Path(flags.probabilities), ledger, dataset)
     if flags.json != "-":
         print_result(result)
     if flags.json:
         write_json(flags.json, result)
+    judged = ledger.judged(headline) if flags.predictions or flags.report else []
+    if flags.predictions:
+        write_predictions(Path(flags.predictions), judged, dataset)
+    if flags.probabilities:
+        write_probabilities(Path(flags.probabilities), ledger, dataset)
     if flags.report:
         from googlenet.reports import evaluation
 
@@ -115,8 +115,8 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
             parser.error(f"--{name.replace('_', '-')} {value}: give at least {least}")
     scripts.check_threads(parser, flags.threads)
     for where in filter(None, (getattr(flags, name) for name in WRITTEN)):
-        if where != "-" and not Path(where).parent.is_dir():
-            raise InputError(f"can't write {where}: there is no folder {Path(where).parent}; make it first")
+        if where != "-":
+            check_place(Path(where))
 
 
 def say(line: str) -> None:
@@ -134,7 +134,8 @@ def settings(flags: argparse.Namespace, opened: list[networks.Network], dataset:
             "weights": [each.told["sha256"] for each in opened],
             "preprocessing": [each.told["preprocessing"] for each in opened],
             "classes": digest([dataset.classes, *(each.predictor.classes for each in opened)]),
-            "images": digest([*dataset.names, *dataset.labels.tolist()])}
+            "images": digest([*dataset.names, *dataset.labels.tolist()]),
+            "data": str(Path(dataset.origin).resolve())}  # other pictures may have the same names
 
 
 def classify(predictors: list[Predictor], dataset: Dataset, flags: argparse.Namespace, progress: Progress,
@@ -199,20 +200,22 @@ def save_sheets(dataset: Dataset, network: Predictor, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for index in range(min(SHEETS, len(dataset))):
         name = dataset.names[index]
-        path = folder / f"{name.replace('/', '_')}.png"
+        path = folder / f"{index:05d}-{name.replace('/', '_')[-60:]}.png"
         try:
-            image = dataset.image(index)
+            drawn = sheet(dataset.image(index), network.preprocessing)
         except DataError as error:
             say(f"no crops of {name}: {error}")
             continue
         with scripts.writing(path):
-            sheet(image, network.preprocessing).save(path)
+            drawn.save(path)
         say(f"crops of {name}: {path}")
 
 
 def write_predictions(path: Path, judged: list[Judged], dataset: Dataset) -> None:
-    """Write one line an image: file, label, then five classes with their probabilities."""
-    with scripts.writing(path), open(path, "w", newline="", encoding="utf-8") as file:
+    """Write one line an image: file, label, then five classes with their probabilities.
+
+    Of a file name that is not UTF-8 the odd bytes are written as \\udce9."""
+    with scripts.writing(path), open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         ranks = range(1, min(5, len(dataset.classes)) + 1)
         guessed = (column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}"))

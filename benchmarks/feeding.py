@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs 
 import minigrad
 from benchmarks.sampling import write_pictures
 from data.base import Dataset, FileDataset
+from data.errors import DataError
 from data.loader import Batch
 from googlenet.config import ModelConfig, TrainingConfig
 from googlenet.model import GoogLeNet, preprocessing_of
@@ -112,10 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if flags.pictures is None:
             write_pictures(Path(folder), flags.count)
-        pictures = opened(flags.pictures or Path(folder), flags.count)
-        if len(pictures) < flags.batch:
-            parser.error(f"{len(pictures)} pictures do not fill a batch of {flags.batch}: give more or a lower --batch")
-        told = measure(pictures, flags.batch, flags.size, flags.rounds, flags.block)
+        try:
+            pictures = opened(flags.pictures or Path(folder), flags.count)
+            if len(pictures) < flags.batch:
+                parser.error(f"{len(pictures)} pictures do not fill a batch of {flags.batch}: give more or a lower "
+                             "--batch")
+            told = measure(pictures, flags.batch, flags.size, flags.rounds, flags.block)
+        except DataError as error:  # no pictures, or damaged ones
+            parser.error(str(error))
     kept = told["files"] / told["memory"]
     for name, speed in told.items():
         print(f"{name:<7} {speed:6.1f} images/s")

@@ -18,7 +18,7 @@ __all__ = ["ArrayDataset", "Dataset", "FileDataset", "Subset"]
 class Dataset(ABC):
     """n labelled images: `classes[labels[i]]` is what `image(i)` shows, `names[i]` is what messages call it.
 
-    Raises DataError when there are no images, or where a label names no class.
+    Raises DataError when there are no images, where a label names no class, or a name stands for two classes.
     """
 
     def __init__(self, labels: ArrayLike, names: Sequence[str], classes: Sequence[str], origin: str) -> None:
@@ -29,6 +29,9 @@ class Dataset(ABC):
         self.labels.setflags(write=False)
         if not len(self.labels):
             raise DataError(f"{origin}: holds no images: expected at least one")
+        if len(set(self.classes)) < len(self.classes):
+            twice = next(name for number, name in enumerate(self.classes) if name in self.classes[:number])
+            raise DataError(f"{origin}: two classes are called {twice!r}: give each class a name of its own")
         strays = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.classes)))
         if len(strays):
             first = int(strays[0])

@@ -4,10 +4,11 @@
 squares are taken (left, centre and right; of a portrait top, centre and bottom); of each square the four corners and
 the centre at 224 x 224, and the whole square resized to 224 x 224; each of these six also mirrored: 4 x 3 x 6 x 2.
 
-The paper does not say what its tests with 1 and 10 crops were: here, as in AlexNet's paper, the centre, and the corners
-and the centre with their mirror images, of the picture resized once. (Where that leaves no room for corners, the
-picture is resized to more: `Preprocessing.with_room`.) Nor does it say how pictures were interpolated;
-`Preprocessing.interpolation` does. For a network of another input size S the scales are S / 224 of the paper's.
+The paper does not say what its tests with 1 and 10 crops were: here the centre, and the corners and the centre with
+their mirror images, of the picture resized once. (AlexNet's ten are those of the middle 256 x 256, not of the whole
+picture. Where resizing leaves no room for corners, the picture is resized to more: `Preprocessing.with_room`.) Nor does
+it say how pictures were interpolated; `Preprocessing.interpolation` does. For a network of another input size S the
+scales are S / 224 of the paper's.
 """
 
 from __future__ import annotations

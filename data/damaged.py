@@ -20,13 +20,12 @@ class Damaged:
         self.found: dict[str, str] = {}
 
     def note(self, name: str, reason: str) -> None:
-        """Log and count an image that is left out; one noted before is passed over.
+        """Log and count an image that is left out; one noted before is neither logged nor counted again.
 
         Raises DataError when there are more than `most`."""
-        if name in self.found:
-            return
-        self.found[name] = reason
-        log.warning("left out %s: %s", name, reason)
+        if name not in self.found:
+            self.found[name] = reason
+            log.warning("left out %s: %s", name, reason)
         if len(self.found) > self.most:
             raise DataError(f"{self.origin}: {len(self.found)} images cannot be used, more than the {self.most} "
                             f"allowed; the last is {name}: {reason}")

@@ -58,8 +58,11 @@ class Predictor:
 
     def probabilities(self, views: np.ndarray) -> np.ndarray:
         """Return every class's probability, (K, classes), for RGB crops of the network's size as data.crops gives them:
-        (K, S, S, 3) on the scale 0..255, uint8 or float32."""
-        return ops.softmax(Tensor(np.concatenate([self._logits(x.data) for x in self._batches(views)]))).data
+        (K, S, S, 3) on the scale 0..255, uint8 or float32.
+
+        They are float64: in float32 a class whose logit is 104 below another's has a probability of 0."""
+        logits = np.concatenate([self._logits(x.data) for x in self._batches(views)])
+        return ops.softmax(Tensor(logits.astype(np.float64))).data
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """Return the logits (N, classes) for inputs as the network takes them: (N, S, S, 3), mean subtracted.

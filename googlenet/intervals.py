@@ -15,12 +15,22 @@ Unlike p -+ z sqrt(p (1 - p) / n) it holds for few images and for p near 0 (Brow
 Of two tests of the same images the differences image by image are such values. What both find hard drops out, so the
 interval is narrower than those of the two.
 
+`of_bounded_mean`: of the mean of values in [low, high], such as errors averaged over networks, or their differences.
+Where nearly all images have the same value, s is of the few others, and Student's interval is too narrow, of no width
+where all are alike, and may pass the bounds. Here it is as if each bound had come up once more: with m and s of these
+n + 2 values (s^2 the mean of the squared distances)
+
+    m  -+  z s / sqrt(n + 2)
+
+cut off at the bounds.
+
 `of_paired_errors`: of the difference (b - c) / n of two errors on the same images, of which b were wrong only in the
 second test and c only in the first (Bonett and Price 2012; recommended by Fagerland, Lydersen and Laake 2014):
 
     B = (b + 1) / (n + 2),  C = (c + 1) / (n + 2):   B - C  -+  z sqrt((B + C - (B - C)^2) / (n + 2))
 
-Without the added ones it is McNemar's, which claims to know exactly where no image was judged differently.
+It is `of_bounded_mean` of -1, 0 and 1. Without the added ones it is Wald's, which claims to know exactly where no image
+was judged differently.
 
 z = 1.96, the 97.5 % point of the normal distribution.
 
@@ -78,17 +88,20 @@ def of_mean(values: ArrayLike) -> Interval:
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
+def of_bounded_mean(values: ArrayLike, low: float, high: float) -> Interval:
+    """Return the interval of the mean of (n,) values from `low` to `high`."""
+    _check(len(np.asarray(values)))
+    x = np.append(np.asarray(values, np.float64), [low, high])
+    half = float(Z * x.std() / math.sqrt(len(x)))
+    return Interval(max(float(x.mean()) - half, low), min(float(x.mean()) + half, high))
+
+
 def of_paired_errors(first: ArrayLike, second: ArrayLike) -> Interval:
     """Return the interval of the second error minus the first, for (n,) bools: was the image wrong?"""
     a, b = np.asarray(first, bool), np.asarray(second, bool)
     if a.shape != b.shape:
         raise InputError(f"paired errors of {len(a)} and {len(b)} images: expected the same images")
-    _check(len(a))
-    n = len(a) + 2
-    worse, better = (int(np.sum(only)) + 1 for only in (b & ~a, a & ~b))
-    middle = (worse - better) / n
-    half = Z * math.sqrt(((worse + better) / n - middle**2) / n)
-    return Interval(max(middle - half, -1.0), min(middle + half, 1.0))
+    return of_bounded_mean(b.astype(np.float64) - a, -1.0, 1.0)
 
 
 def _check(n: int) -> None:

@@ -10,6 +10,7 @@ what came after the last time.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -23,6 +24,8 @@ from data.damaged import Damaged
 from googlenet.testing import Answer, Judged, Prediction, Spent, judge
 from minigrad import hdf5
 from minigrad.errors import InputError
+
+log = logging.getLogger(__name__)
 
 KIND = "evaluation"
 LEAST_WAIT = 60.0  # seconds between two saves
@@ -133,6 +136,7 @@ class Progress:
         self.path, self.settings, self.ledger, self.damaged, self.spent = path, settings, ledger, damaged, spent
         self.seconds = 0.0  # of the evaluation, also before it was taken up
         self._since = self._due = time.monotonic()
+        self._failed = False  # the latest save
         if path and path.exists():
             self._take_up(path)
         self._wait(0.0)
@@ -144,10 +148,18 @@ class Progress:
         self.save()  # also after an error, or Ctrl-C
 
     def add(self, answer: Answer) -> None:
-        """Judge an image, and save when it is time."""
+        """Judge an image, and save when it is time; where that fails, warn, and try again when it is next time."""
         self.ledger.add(answer)
-        if time.monotonic() >= self._due:
+        if time.monotonic() < self._due:
+            return
+        try:
             self.save()
+            self._failed = False
+        except InputError as error:
+            if not self._failed:
+                log.warning("%s; the evaluation goes on, and is kept when it can be", error)
+            self._failed = True
+            self._wait(0.0)
 
     def save(self) -> None:
         """Write the file, if there is one. Raises InputError where it can't be written."""

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.crops import COUNTS
-from googlenet.intervals import Interval, of_mean, of_paired_errors, wilson
+from googlenet.intervals import Interval, of_bounded_mean, of_mean, of_paired_errors, wilson
 from googlenet.ledger import Ledger, Trial
 from googlenet.testing import Spent
 from minigrad.errors import InputError
 
 ERRORS = {"top1_error": 1, "top5_error": 5}  # the label is not among so many best
 FIGURES = (*ERRORS, "loss")
+HEADS = ("top-1 error", "top-5 error", "loss")  # of their columns
+POINTS = (("top1_error", 100, "+.2f"), ("top5_error", 100, "+.2f"), ("loss", 1, "+.4f"))  # of differences
+ONE_MODEL = "One model is that with the lowest top-1 error of one crop on these images, as in the paper."
+CHANCE = "Intervals hold 95 %, each by itself: a difference whose interval holds 0 may be chance."
 Row = dict[str, Any]
 
 
@@ -62,10 +67,16 @@ def members(ledger: Ledger, trial: Trial) -> Row:
     """Return what an ensemble's networks do by themselves ("each"), their "mean", and the "difference": what the
     ensemble has more than their mean.
 
-    On one image the mean error of several networks is a fraction: these intervals are all those of a mean."""
+    On one image the mean error of several networks is a fraction: these intervals are all those of a mean, of errors
+    of a bounded one."""
     alone = [Trial((network,), trial.crops, trial.pool) for network in trial.networks]
     return {"each": [{"network": ledger.names[one.networks[0]], **of_trial(ledger, one)} for one in alone],
             "mean": _means(ledger, alone), "difference": _means(ledger, [trial], alone)}
+
+
+def short(path: str) -> str:
+    """Return the end of a path that usually tells networks apart, as runs' files all have one name: folder and file."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def trials(networks: int, crops: int, pool: str, table: bool) -> list[Trial]:
@@ -124,7 +135,8 @@ def _means(ledger: Ledger, trials: Sequence[Trial], less: Sequence[Trial] = ()) 
         if less:
             values = values - np.mean([_values(ledger, trial, name) for trial in less], axis=0)
         found[name] = float(values.mean())
-        found["intervals"][name] = _pair(of_mean(values))
+        lowest = -1.0 if less else 0.0
+        found["intervals"][name] = _pair(of_mean(values) if name == "loss" else of_bounded_mean(values, lowest, 1.0))
     return found
 
 

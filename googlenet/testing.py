@@ -130,8 +130,8 @@ def answers(networks: Sequence[Predictor], dataset: Dataset, counts: Sequence[in
 
 def predictions(networks: Sequence[Predictor], dataset: Dataset, count: int, *, pool: str = "mean", threads: int = 1,
                 max_bad: int = 10, limit: int | None = None, bad: dict[str, str] | None = None) -> Iterator[Prediction]:
-    """Classify the images of `dataset` (the first `limit`) by 1, 10 or 144 crops: the mean of the softmax over crops,
-    then over networks (paper, section 7).
+    """Classify the images of `dataset` (the first `limit`) by 1, 10 or 144 crops: the softmax, pooled over crops
+    (`pool`), then averaged over networks (paper, section 7).
 
     A damaged image is logged, left out and noted in `bad` (name -> reason). Otherwise as `answers`, with `max_bad`
     damaged images allowed.
@@ -189,7 +189,7 @@ def _by_image(network: Predictor, images: list[SharedCrops], pools: Sequence[str
     """
     views = np.concatenate([image.views for image in images])
     began = time.perf_counter()
-    every = network.probabilities(views).astype(np.float64)
+    every = network.probabilities(views)
     spent.add(number, time.perf_counter() - began, images)
     ends = np.cumsum([len(image.views) for image in images])[:-1]
     return [{(count, pool): pooled(part[places], pool) for count, places in image.places.items() for pool in pools}

@@ -411,6 +411,25 @@ def test_an_op_of_several_weights_and_outputs():
     assert layers.multiply_adds(weight, x, None) == 5 * 8 * 8 * math.prod(weight.shape)
 
 
+FEEDING = [sys.executable, str(ROOT / "benchmarks" / "feeding.py"), "--threads", "1"]
+
+
+def test_feeding_from_files_and_from_memory():
+    small = ["--count", "8", "--batch", "2", "--size", "32", "--rounds", "1", "--block", "1"]
+    done = subprocess.run([*FEEDING, *small], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *speeds, last = done.stdout.splitlines()
+    assert [line.split()[0] for line in speeds] == ["files", "memory", "ready"]
+    assert all(float(line.split()[1]) > 0 for line in speeds)
+    assert last.endswith("% of the speed from memory")
+
+
+def test_feeding_wants_pictures(tmp_path):
+    done = subprocess.run([*FEEDING, "--pictures", str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"feeding.py: error: {tmp_path}: holds no images: expected at least one"
+
+
 def contenders_of(process: int) -> list[str]:
     """Its children that run a contender; imports start others, for a moment."""
     listed, found = Path(f"/proc/{process}/task/{process}/children"), []

@@ -18,11 +18,14 @@ from PIL import Image
 
 import evaluate
 import googlenet
+from data.base import ArrayDataset
 from data.crops import crops, sheet
 from data.datasets import open_dataset
 from googlenet.inference import Predictor
 from googlenet.intervals import wilson
+from googlenet.ledger import Ledger
 from googlenet.model import preprocessing_of
+from googlenet.reports import evaluation
 from googlenet.weights import read, save, save_weights
 from minigrad.errors import InputError
 from tests.runs import CLASSES, Done, command, process, script, write_set, write_weights
@@ -119,7 +122,7 @@ def test_json_in_a_file_and_a_table_for_the_eye(folder, weights, tmp_path):
     assert errors[-1] == pytest.approx(100 * result["top1_error"], abs=0.01)
     assert [re.split(r"  +", row)[0] for row in members.splitlines()] == [
         "network", *("/".join(path.parts[-2:]) for path in weights), "mean of the 2", "the 2 together",
-        "together - mean, points"]
+        "together - mean, errors in points"]
     assert last.startswith(f"top-1 error {result['top1_error']:.2%}".replace("%", " %"))
     assert "10 crops, 2 networks" in last
     assert "ms an image" in last
@@ -209,6 +212,17 @@ def test_crop_sheets_are_pictures_of_the_crops(folder, weights, tmp_path):
         assert sum(found) == 1
 
 
+def test_crop_sheets_whatever_pictures_are_called_and_shaped(weights, tmp_path):
+    """Each has a sheet of its own; one too thin to be cut has none."""
+    names = ["a/b.png", "a_b.png", f"{'é' * 250}.png", "thin.png"]
+    assert len(names) == evaluate.SHEETS
+    dataset = ArrayDataset(np.zeros((4, 28, 28), np.uint8), [0] * 4, names, CLASSES, "photos")
+    dataset.image = lambda index: np.zeros((1 if names[index] == "thin.png" else 28, 500, 3), np.uint8)
+    evaluate.save_sheets(dataset, googlenet.load(weights[0]), tmp_path)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["00000-a_b.png.png", "00001-a_b.png.png", f"00002-{'é' * 56}.png.png"]
+
+
 # Intervals, ensembles, Table 3.
 
 def test_every_figure_has_its_interval(folder, weights):
@@ -249,8 +263,8 @@ def test_networks_of_an_ensemble_are_told_alone_and_together(folder, weights):
         assert low <= members["difference"][name] <= high
 
 
-def test_the_table_is_what_the_tests_find_one_by_one(folder, weights, monkeypatch):
-    """To the last bit of the errors and losses, from a single pass that computes no crop twice."""
+def test_the_table_is_what_the_tests_find_one_by_one(folder, weights):
+    """To the last bit of the errors and losses."""
     _, result = evaluated("--weights", *weights, "--data", folder, "--table", "--pool", "max", "--crops", 10)
     rows = result["table"]
     assert [(row["models"], row["crops"], row["pool"]) for row in rows[:5]] == [
@@ -282,11 +296,15 @@ def test_the_table_is_printed(folder, weights):
     done = script("evaluate.py", "--weights", *weights, "--data", folder, "--table", "--threads", "1")
     assert done.code == 0
     blocks = done.out.split("\n\n")
-    errors, differences, notes = (block.splitlines() for block in blocks[2:5])
+    errors, alone, differences, notes = (block.splitlines() for block in blocks[2:6])
     assert errors[0].split()[:5] == ["models", "crops", "pool", "cost", "ms/image"]
-    assert [line.split()[:4] for line in errors[1:7]] == [
+    assert [line.split()[:4] for line in errors[1:]] == [
         [str(models), str(crops_), "mean", str(models * crops_)] for models in (1, 2) for crops_ in (1, 10, 144)]
-    assert len(errors) == 1 + 6 + 6
+    assert alone[0] == "each network by itself:"
+    assert alone[1].split() == errors[0].split()
+    own = ["/".join(path.parts[-2:]) for path in weights]
+    assert [(line.split()[1], line.split()[-1]) for line in alone[2:]] == [
+        (str(crops_), name) for name in own for crops_ in (1, 10, 144)]
     assert "image by image" in differences[0]
     assert len(differences) == 2 + 5 + 2 + 3
     assert sum("its mean member" in line for line in differences) == 3
@@ -315,7 +333,6 @@ def test_the_maximum_over_crops(folder, weights, tmp_path):
 
 def test_the_report_gets_the_result(folder, weights, tmp_path, monkeypatch):
     written = []
-    evaluation = pytest.importorskip("googlenet.reports.evaluation")
     monkeypatch.setattr(evaluation, "write", lambda *given: written.append(given))
     done, result = evaluated("--weights", *weights, "--data", folder, "--table", "--report", tmp_path / "page.html")
     (path, given, judged, dataset, predictors), = written
@@ -416,6 +433,19 @@ def test_what_was_evaluated_otherwise_is_not_taken_up(folder, weights, tmp_path,
     done = script("evaluate.py", *arguments, *more)
     assert done.code == 1
     assert f"state.h5 was begun with {told}" in done.err
+
+
+def test_other_pictures_of_the_same_names_are_not_taken_up(folder, weights, tmp_path, monkeypatch):
+    other = shutil.copytree(folder, tmp_path / "other")
+    shutil.copy(other / "test" / "bag" / "001.png", other / "test" / "bag" / "000.png")
+    arguments = ["--weights", weights[0], "--resume", tmp_path / "state.h5"]
+    evaluated(*arguments, "--data", folder)
+    done = script("evaluate.py", *arguments, "--data", other)
+    assert done.code == 1
+    began, now = (place.resolve() / "test" for place in (folder, other))
+    assert f"state.h5 was begun with data {began}, now it is {now}" in done.err
+    monkeypatch.chdir(folder.parent)
+    evaluated(*arguments, "--data", folder.name)
 
 
 def test_weights_are_not_overwritten_by_what_is_kept(folder, weights, tmp_path):
@@ -557,6 +587,16 @@ def test_too_many_damaged_pictures_end_it(folder, weights, tmp_path):
     assert not (tmp_path / "a.json").exists()
 
 
+def test_too_many_damaged_pictures_end_it_again(folder, weights, tmp_path):
+    place = damaged_set(folder, tmp_path)
+    for _ in range(2):
+        done = script("evaluate.py", "--weights", weights[0], "--data", place, "--max-bad", "1", *ONE_BY_ONE,
+                      "--resume", tmp_path / "state.h5")
+        assert done.code == 1
+        assert "2 images cannot be used, more than the 1 allowed" in done.err
+        assert (tmp_path / "state.h5").exists()
+
+
 @pytest.mark.parametrize("arguments", [
     [], ["--weights"], ["--weights", "a.h5", "--crops", "12"], ["--weights", "a.h5", "--limit", "0"],
     ["--weights", "a.h5", "--threads", "-1"], ["--weights", "a.h5", "--loader-threads", "0"],
@@ -650,6 +690,50 @@ def test_results_that_cannot_be_written(folder, weights, tmp_path, flag):
     done = script("evaluate.py", "--weights", weights[0], "--data", folder, "--limit", "2", flag, place)
     assert done.code == 1
     assert str(place) in done.complaint
+
+
+@pytest.mark.parametrize("flag", ["--json", "--predictions", "--probabilities", "--resume", "--report"])
+def test_a_folder_in_place_of_a_file_is_told_before_any_image(folder, weights, tmp_path, flag, at_image):
+    at_image(1, AssertionError("computed"))
+    done = script("evaluate.py", "--weights", weights[0], "--data", folder, flag, tmp_path)
+    assert done.code == 1
+    assert f"can't write {tmp_path}: it is a folder" in done.complaint
+
+
+def test_the_result_is_there_whatever_else_cannot_be_written(folder, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "savez_compressed", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+    done = script("evaluate.py", "--weights", weights[0], "--data", folder, "--json", tmp_path / "a.json",
+                  "--probabilities", tmp_path / "p.npz")
+    assert done.code == 1
+    assert "p.npz: No space left" in done.err
+    assert "top-1 error" in done.out
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["images"] == 12
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are Unicode")
+def test_names_that_are_not_utf_8(folder, weights, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "photos")
+    for number, name in enumerate((b"caf\xe9.png", b"cut\xe9.png")):
+        old = place / "test" / "bag" / f"00{number}.png"
+        try:
+            new = old.rename(old.with_name(os.fsdecode(name)))
+        except OSError:
+            pytest.skip("this file system has UTF-8 names only")
+    new.write_bytes(new.read_bytes()[:60])
+    _, result = evaluated("--weights", weights[0], "--data", place, "--resume", tmp_path / "state.h5", "--predictions",
+                          tmp_path / "p.csv", "--probabilities", tmp_path / "p.npz", "--report", tmp_path / "page.html",
+                          "--save-crops", tmp_path / "sheets")
+    assert "\nbag/caf\\udce9.png,bag," in (tmp_path / "p.csv").read_text(encoding="utf-8")
+    with np.load(tmp_path / "p.npz") as file:
+        assert "bag/caf\udce9.png" in file["files"].tolist()
+    assert result["left_out"] == ["bag/cut\udce9.png"]
+    assert "cut\ufffd.png" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_what_nobody_asked_for_is_not_listed(folder, weights, monkeypatch):
+    """The judgements of a million images would fill a gigabyte."""
+    monkeypatch.setattr(Ledger, "judged", lambda *_: pytest.fail("listed"))
+    evaluated("--weights", weights[0], "--data", folder, "--table")
 
 
 def test_debug_shows_where_an_error_comes_from(folder, tmp_path):

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -448,21 +447,6 @@ def test_a_file_of_that_name_comes_first(published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_weights(tmp_path / "slim", classes="xyz")
     assert "x; y; z" in ran("inspect", "slim")
-
-
-def test_bytes_move_a_bar():
-    from googlenet.commands import files
-
-    with mock.patch.object(files, "tqdm") as made:
-        bar = made.return_value
-        bar.n = 5
-        with files.fetching("bvlc") as progress:
-            assert not made.called, "nothing is shown where nothing is fetched"
-            progress(5, 100)
-            progress(25, 100)
-    assert made.call_args.kwargs["total"] == 100
-    assert [call.args[0] for call in bar.update.call_args_list] == [0, 20]
-    assert bar.close.called
 
 
 @pytest.mark.parametrize("arguments", [

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
+from data.fetch import bar as fetching
 from data.names import read_list
 from data.preprocess import PREPROCESSINGS, Preprocessing
 from googlenet.classes import BACKGROUND
@@ -38,24 +35,6 @@ def path_of(text: str) -> Path:
     """Return the path of weights: `text` itself, or of the published ones of this name, fetched under a bar."""
     with fetching(text) as progress:
         return fetch.resolve(text, progress)
-
-
-@contextmanager
-def fetching(name: str) -> Iterator[fetch.Progress]:
-    """Show a bar of bytes, which appears with the first of them; the block gets what to call as they come."""
-    bars: list[tqdm] = []
-
-    def progress(here: int, total: int | None) -> None:
-        if not bars:
-            bars.append(tqdm(total=total, initial=here, unit="B", unit_scale=True, desc=name))
-        bars[0].total = total
-        bars[0].update(here - bars[0].n)
-
-    try:
-        yield progress
-    finally:
-        for bar in bars:
-            bar.close()
 
 
 def check_output(out: Path, endings: tuple[str, ...], source: Path, force: bool) -> None:

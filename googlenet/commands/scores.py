@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from googlenet.commands import text
+from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, short
 
-FIGURES = ("top-1 error", "top-5 error", "loss")
 SETTING = ("models", "crops", "pool")
 
 
 def told(row: dict[str, Any]) -> list[str]:
-    """Return FIGURES with their intervals: "13.45 % (12.80 to 14.13)"; the loss is -log p of the label."""
+    """Return the figures of HEADS with their intervals: "13.45 % (12.80 to 14.13)"; the loss is -log p of the label."""
     return [f"{scale * row[name]:{form}}{unit}{_interval(row['intervals'][name], scale, form)}"
             for name, scale, form, unit in (("top1_error", 100, ".2f", " %"), ("top5_error", 100, ".2f", " %"),
                                             ("loss", 1, ".4f", ""))]
 
 
 def told_difference(row: dict[str, Any]) -> list[str]:
-    """Return differences of FIGURES, errors in points: "-0.55 (-0.80 to -0.30)"."""
+    """Return differences of these figures, errors in points: "-0.55 (-0.80 to -0.30)"."""
     return [f"{scale * row[name]:{form}}{_interval(row['intervals'][name], scale, form)}"
-            for name, scale, form in (("top1_error", 100, "+.2f"), ("top5_error", 100, "+.2f"), ("loss", 1, "+.4f"))]
+            for name, scale, form in POINTS]
 
 
 def classes(result: dict[str, Any]) -> str:
@@ -39,31 +38,34 @@ def members(result: dict[str, Any]) -> str:
     count = len(own["each"])
     rows = [*([short(each["network"]), *told(each)] for each in own["each"]),
             [f"mean of the {count}", *told(own["mean"])], [f"the {count} together", *told(result)],
-            ["together - mean, points", *told_difference(own["difference"])]]
-    return text.table([["network", *FIGURES], *rows], left=range(4))
+            ["together - mean, errors in points", *told_difference(own["difference"])]]
+    return text.table([["network", *HEADS], *rows], left=range(4))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return Table 3: the errors of each row, then the differences between rows."""
-    several = any(row["kind"] == "member" for row in rows)
-    paper = [row for row in rows if row["kind"] == "paper"]
-    base = f"1 crop of {_names(rows[0])}" if several else "1 crop"
+    """Return Table 3: the errors of each row, those of each network by itself, then the differences between rows."""
+    paper, alone = ([row for row in rows if row["kind"] == kind] for kind in ("paper", "member"))
+    base = f"1 crop of {_names(rows[0])}" if alone else "1 crop"
     pairs = [*((row, base, row["difference"]) for row in paper if row["difference"]),
              *((row, each["to"], each) for row in paper for each in row["more_differences"])]
-    errors = [[*_setting(row), str(row["cost"]), f"{row['ms_per_image']:.2f}", *told(row), _names(row)] for row in rows]
     return "\n".join([
-        text.table([[*SETTING, "cost", "ms/image", *FIGURES, "network"], *errors], left=range(5, 9)),
-        "", "differences, image by image, in points:",
-        text.table([[*SETTING, "to", *FIGURES], *([*_setting(row), to, *told_difference(more)]
-                                                  for row, to, more in pairs)], left=range(3, 7)), "",
-        *["One model is that with the lowest top-1 error of one crop on these images, as in the paper."] * several,
-        "Intervals hold 95 %, each by itself: a difference whose interval holds 0 may be chance.",
+        _errors(paper),
+        *(["", "each network by itself:", _errors(alone)] if alone else []),
+        "", "differences, image by image, errors in points:",
+        text.table([[*SETTING, "to", *HEADS], *([*_setting(row), to, *told_difference(more)]
+                                                for row, to, more in pairs)], left=range(3, 7)), "",
+        *([ONE_MODEL] if alone else []), CHANCE,
         "ms/image: the networks' forward passes over distinct crops, without decoding and cutting."])
+
+
+def _errors(rows: Sequence[dict[str, Any]]) -> str:
+    cells = [[*_setting(row), str(row["cost"]), f"{row['ms_per_image']:.2f}", *told(row), _names(row)] for row in rows]
+    return text.table([[*SETTING, "cost", "ms/image", *HEADS, "network"], *cells], left=range(5, 9))
 
 
 def headline(row: dict[str, Any]) -> str:
     """Return the errors of all images in a line, and what they took where that is known."""
-    line = ", ".join(f"{name} {value}" for name, value in zip(FIGURES, told(row), strict=True))
+    line = ", ".join(f"{name} {value}" for name, value in zip(HEADS, told(row), strict=True))
     if "seconds" not in row:
         return line
     pool = ", maximum over crops" if row["pool"] == "max" else ""
@@ -75,11 +77,6 @@ def headline(row: dict[str, Any]) -> str:
 
 def _counted(count: int, thing: str) -> str:
     return f"{count} {thing}{'s' * (count > 1)}"
-
-
-def short(path: str) -> str:
-    """Return the end of a path that tells networks apart: folder and file."""
-    return "/".join(Path(path).parts[-2:])
 
 
 def _setting(row: dict[str, Any]) -> list[str]:

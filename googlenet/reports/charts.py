@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 class Thinned:
-    """Points as they come, thinned to fewer than `most`, an even number: each is the mean of `span` neighbours.
+    """Points as they come, thinned to at most `most`, an even number: each is the mean of `span` neighbours.
 
     Points that are not finite are left out."""
 

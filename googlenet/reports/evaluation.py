@@ -25,6 +25,7 @@ from googlenet.reports import page
 from googlenet.reports.learning import learning_of
 from googlenet.reports.page import Html, details, element, joined, name, section, table
 from googlenet.reports.pictures import filters, thumbnail
+from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, short
 from googlenet.testing import Judged
 from minigrad.errors import InputError
 from minigrad.files import write_whole
@@ -38,7 +39,6 @@ NETWORKS = 8  # of an ensemble, whose curves and filters are shown
 LEFT_OUT = 50  # names of images
 PIXELS = 250  # the side of a confusion matrix that is a picture
 SHEET = (1280, 1600)  # of the crop sheet
-FIGURES = ("top-1 error", "top-5 error", "loss")
 HEADLINES = ("Top-1 error", "Top-5 error", "Neg. log likelihood")
 FORMS = {"top1_error": ".2%", "top5_error": ".2%", "loss": ".4f"}
 CONFUSED = (49, 130, 206)  # seen on light and on dark paper
@@ -49,7 +49,7 @@ def write(path: str | PathLike[str], result: Mapping[str, Any], judged: Sequence
     """Write the page of a test: `result` is what evaluate.py writes as JSON, of which parts may be missing.
 
     Raises InputError where the file can't be written; an old one then stays as it was."""
-    files = [Path(each.get("file", "")) for each in result.get("weights", [])]
+    files = [each.get("file", "") for each in result.get("weights", [])]
     about = element("p", "GoogLeNet on ", element("strong", name(result.get("data", dataset.origin))),
                     f", {result.get('split', 'test')} images: ", f"{len(dataset.classes):,} classes.", class_="about")
     found = [
@@ -63,18 +63,13 @@ def write(path: str | PathLike[str], result: Mapping[str, Any], judged: Sequence
         *_optional("crops", "Crops of one image", _crops(judged, dataset, predictors)),
         section("made", "How it was made", *_made(result)),
     ]
-    names = " + ".join(_short(each) for each in files[:3]) + " + …" * (len(files) > 3)
+    names = " + ".join(short(each) for each in files[:3]) + " + …" * (len(files) > 3)
     write_whole(path, [page.document(f"Test of {names or 'GoogLeNet'}", about, found)])
 
 
 def _optional(identity: str, title: str, content: Html) -> list[Html]:
     """Return a section where it has a content."""
     return [section(identity, title, content)] if content else []
-
-
-def _short(file: Path) -> str:
-    """Return a file's name, and its folder's, as runs' files all have one name."""
-    return "/".join(file.parts[-2:])
 
 
 def _headline(result: Mapping[str, Any]) -> Html:
@@ -121,11 +116,10 @@ def _table3(rows: Sequence[Mapping[str, Any]] | None) -> Html:
     pairs = [*((row, "the first row", row["difference"]) for row in paper if row.get("difference")),
              *((row, more["to"], more) for row in paper for more in row.get("more_differences", ()))]
     differences = [[*_setting(row, named), to, *_differences(more)] for row, to, more in pairs]
-    told = ("One model is the one with the lowest top-1 error of one crop on these images, as in the paper. " * named
-            + "Intervals hold 95 %, each by itself: a difference whose interval holds 0 may be chance.")
+    told = f"{ONE_MODEL} {CHANCE}" if named else CHANCE
     return joined([
         _rows("Table 3 of the paper: models and crops", paper, named),
-        table("Differences, taken image by image; errors in points", ["models", "crops", "compared with", *FIGURES],
+        table("Differences, taken image by image; errors in points", ["models", "crops", "compared with", *HEADS],
               differences, numbers=(1, 3, 4, 5)),
         element("p", told, class_="note"),
         details("Each network by itself", _rows("The networks by themselves", alone, named)) if alone else ""])
@@ -134,13 +128,13 @@ def _table3(rows: Sequence[Mapping[str, Any]] | None) -> Html:
 def _rows(caption: str, rows: Sequence[Mapping[str, Any]], named: bool) -> Html:
     """Return rows of Table 3, with their networks' names where they are `named`."""
     cells = [[*_setting(row, named), row["cost"], _time(row["ms_per_image"]), *_errors(row)] for row in rows]
-    return table(caption, ["models", "crops", "cost", "networks' time", *FIGURES], cells, numbers=range(1, 7))
+    return table(caption, ["models", "crops", "cost", "networks' time", *HEADS], cells, numbers=range(1, 7))
 
 
 def _setting(row: Mapping[str, Any], named: bool) -> list[object]:
     """Return the models of a row of Table 3, by name where there are several networks, and their crops."""
     models = [f"{row['models']} models"] if row["models"] > 1 else ["1 model"]
-    own = [": ", name(_short(Path(row["networks"][0])))] if named and row["models"] == 1 else []
+    own = [": ", name(short(row["networks"][0]))] if named and row["models"] == 1 else []
     return [joined([*models, *own]), f"{row['crops']}{', maximum' if row.get('pool') == 'max' else ''}"]
 
 
@@ -149,34 +143,34 @@ def _members(result: Mapping[str, Any]) -> Html:
     if "members" not in result:
         return Html("")
     found = result["members"]
-    rows = [(name(_short(Path(each["network"]))), *_errors(each)) for each in found["each"]]
+    rows = [(name(short(each["network"])), *_errors(each)) for each in found["each"]]
     rows += [(Html("mean of the networks"), *_errors(found["mean"])), (Html("all together"), *_errors(result)),
-             (Html("all together minus the mean, in points"), *_differences(found["difference"]))]
-    return table("What the networks of the ensemble do by themselves", ["network", *FIGURES], rows, numbers=(1, 2, 3))
+             (Html("all together minus the mean, errors in points"), *_differences(found["difference"]))]
+    return table("What the networks of the ensemble do by themselves", ["network", *HEADS], rows, numbers=(1, 2, 3))
 
 
 def _errors(row: Mapping[str, Any]) -> list[Html]:
-    """Return FIGURES of a row, each above its interval."""
+    """Return the figures of HEADS, each above its interval."""
     return [_above(f"{row[key]:{form}}", _range(row, key, form)) for key, form in FORMS.items()]
 
 
 def _differences(row: Mapping[str, Any]) -> list[Html]:
-    """Return differences of FIGURES, errors in points, each above its interval."""
+    """Return differences of these figures, errors in points, each above its interval."""
     return [_above(f"{scale * row[key]:{form}}", _range(row, key, form, scale))
-            for key, scale, form in (("top1_error", 100, "+.2f"), ("top5_error", 100, "+.2f"), ("loss", 1, "+.4f"))]
+            for key, scale, form in POINTS]
 
 
 def _above(figure: str, interval: str) -> Html:
     return joined([figure, *([element("br"), element("small", interval)] if interval else [])])
 
 
-def _learning(files: Sequence[Path]) -> Html:
+def _learning(files: Sequence[str]) -> Html:
     """Draw the curves of each run whose log stands beside its weights."""
-    found = [(file, learning_of(file.parent / "log.csv").html()) for file in files[:NETWORKS]]
+    found = [(file, learning_of(Path(file).parent / "log.csv").html()) for file in files[:NETWORKS]]
     found = [(file, curves) for file, curves in found if curves]
     if len(found) < 2:
         return joined(curves for _, curves in found)
-    return joined(details(_short(file), curves, open_=number == 0) for number, (file, curves) in enumerate(found))
+    return joined(details(short(file), curves, open_=number == 0) for number, (file, curves) in enumerate(found))
 
 
 def _classes(judged: Sequence[Judged], dataset: Dataset) -> Html:
@@ -233,11 +227,11 @@ def _matrix(judged: Iterable[Judged], dataset: Dataset) -> Html:
             kind = "hit" if label == taken else "miss" if count else "none"
             cells.append(element("td", f"{count:,}", class_=kind, style=f"--part:{count / max(total, 1):.3f}"))
         rows.append(element("tr", element("th", short[label], scope="row"), *cells))
-    caption = "Images by their true class (rows) and the class they were taken for (columns); bold: right"
+    told = "Images by their true class (rows) and the class they were taken for (columns); bold: right"
+    caption = element("caption", element("span", told))
     head = element("tr", element("th", element("small", "true class"), scope="col"),
                    *(element("th", element("span", each), scope="col") for each in short))
-    made = element("table", element("caption", caption), element("thead", head), element("tbody", *rows),
-                   class_="confusion")
+    made = element("table", caption, element("thead", head), element("tbody", *rows), class_="confusion")
     return element("div", made, class_="scroll", tabindex="0", role="region", aria_label="Confusion matrix")
 
 
@@ -290,11 +284,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _filters(predictors: Sequence[Predictor], files: Sequence[Path]) -> Html:
+def _filters(predictors: Sequence[Predictor], files: Sequence[str]) -> Html:
     """Draw the first layer of each network."""
     drawn = []
     for number, each in enumerate(predictors[:NETWORKS]):
-        title = _short(files[number]) if number < len(files) else f"network {number + 1}"
+        title = short(files[number]) if number < len(files) else f"network {number + 1}"
         try:
             image = filters(each.model, each.preprocessing, "conv1")
         except InputError:

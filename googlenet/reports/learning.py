@@ -79,8 +79,9 @@ class Learning:
                 *(["averaged: loss", "top-1 error", "top-5 error"] if averaged else [])]
         rows = [[epoch + 1, f"{images:,}", f"{loss:.4f}", *_told(score), *(_told(mean) if averaged else [])]
                 for epoch, images, loss, score, mean in self.epochs[-ROWS:]]
-        return details("The figures of each epoch",
-                       table("Losses and validation of each epoch", head, rows, numbers=range(len(head)), tall=True))
+        cut = f"; the latest {ROWS} of {len(self.epochs):,}" if len(self.epochs) > ROWS else ""
+        return details("The figures of each epoch", table(f"Losses and validation of each epoch{cut}", head, rows,
+                                                          numbers=range(len(head)), tall=True))
 
 
 def learning_of(path: Path) -> Learning:

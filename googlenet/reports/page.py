@@ -73,7 +73,7 @@ def details(summary: str, *children: object, open_: bool = False) -> Html:
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[int] = (),
           sortable: bool = False, tall: bool = False) -> Html:
-    """Return a table in a box that scrolls by itself; the first column names the rows.
+    """Return a table in a box that scrolls by itself; the first column names the rows, and stays.
 
     Columns of `numbers` stand to the right. A sortable one has buttons as its heads; a cell that is a pair is what is
     shown and what it is sorted by."""
@@ -90,7 +90,8 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[object]], *
             cells.append(element("td" if column else "th", shown, class_=side[column],
                                  data_key=key if sortable else None, **scope))
         body.append(element("tr", *cells))
-    made = element("table", element("caption", caption), element("thead", top), element("tbody", *body),
+    told = element("caption", element("span", caption))  # which stays in sight where the table is moved sideways
+    made = element("table", told, element("thead", top), element("tbody", *body),
                    class_="sortable" if sortable else None)
     return element("div", made, class_="scroll tall" if tall else "scroll", tabindex="0", role="region",
                    aria_label=caption)

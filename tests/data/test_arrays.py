@@ -25,6 +25,13 @@ def test_grey_arrays_and_numbered_classes_of_both_splits(tmp_path):
     assert dataset.classes == ("0", "1", "2", "3")
 
 
+def test_two_classes_of_one_name(tmp_path):
+    """They would be told as one."""
+    np.savez(tmp_path / "test.npz", images=pixels(3, 7, 6), labels=[0, 1, 2], classes=["crane", "maillot", "crane"])
+    with pytest.raises(DataError, match=r"test\.npz: two classes are called 'crane'"):
+        open_dataset(tmp_path, "test")
+
+
 def test_missing_split(tmp_path):
     np.savez(tmp_path / "train.npz", images=pixels(3, 7, 6), labels=np.array([0, 1, 3]))
     with pytest.raises(DataError, match=r"no test split: expected test.npz or val.npz"):

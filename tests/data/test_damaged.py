@@ -26,3 +26,11 @@ def test_one_more_than_the_limit_ends_it(most, caplog):
                                         r"the last is last.jpg: too small$"):
         damaged.note("last.jpg", "too small")
     assert "left out last.jpg: too small" in caplog.text
+
+
+def test_beyond_the_limit_one_noted_before_ends_it_too():
+    """As when an evaluation is taken up that such an image had ended."""
+    damaged = Damaged("photos", 1)
+    damaged.found = {"a.jpg": "cut", "b.jpg": "cut"}
+    with pytest.raises(DataError, match="2 images cannot be used"):
+        damaged.note("b.jpg", "cut")

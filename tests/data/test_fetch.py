@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -40,6 +41,19 @@ def test_it_tells_where_the_set_is_and_how_to_go_on(published, tmp_path, capsys)
     told = capsys.readouterr().out.splitlines()
     assert told[3] == f'go on with: python train.py --data "{tmp_path / "my sets" / "flowers17"}"'
     assert (tmp_path / "my sets" / "flowers17" / "test").is_dir()
+
+
+def test_bytes_move_a_bar():
+    with mock.patch("data.fetch.tqdm") as made:
+        shown = made.return_value
+        shown.n = 5
+        with bar("bvlc") as progress:
+            assert not made.called, "nothing is shown where nothing is fetched"
+            progress(5, 100)
+            progress(25, 100)
+    assert made.call_args.kwargs["total"] == 100
+    assert [call.args[0] for call in shown.update.call_args_list] == [0, 20]
+    assert shown.close.called
 
 
 def test_bars_are_on_stderr(published, capsys):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from googlenet.intervals import Interval, of_mean, of_paired_errors, wilson
+from googlenet.intervals import Interval, of_bounded_mean, of_mean, of_paired_errors, wilson
 from minigrad.errors import InputError
 
 DRAWS = 2000
@@ -70,6 +70,41 @@ def test_of_a_mean_it_holds_the_truth(n, skewed):
     assert ALLOWED[1] <= np.mean([holds(of_mean(own), 2) for own in x]) <= ALLOWED[0]
 
 
+# Of a mean of bounded values.
+
+def mean_errors(rng, n: int, hard: float, low: float) -> np.ndarray:
+    """(n,) mean errors of five networks, each wrong of 30 % of the `hard` images; from -1 on those of their majority
+    less these."""
+    wrong = (rng.random((5, n)) < 0.3) & (rng.random(n) < hard)
+    mean = wrong.mean(axis=0)
+    return (mean > 0.5) - mean if low else mean
+
+
+@pytest.mark.parametrize(("low", "truth"), [(0.0, 0.3), (-1.0, 0.16308 - 0.3)])
+@pytest.mark.parametrize("hard", [0.002, 0.2])
+def test_of_a_bounded_mean_it_holds_the_truth(hard, low, truth):
+    """Also where nearly all values are alike, of which Student's holds but 68 and 80 %."""
+    rng = np.random.default_rng(4)
+    found = [of_bounded_mean(mean_errors(rng, 1000, hard, low), low, 1.0) for _ in range(DRAWS)]
+    covered = np.mean([holds(each, hard * truth) for each in found])
+    assert covered >= ALLOWED[1]
+    assert hard < 0.1 or covered <= ALLOWED[0]
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
+def test_of_a_bounded_mean_it_holds_the_mean_and_keeps_the_bounds(values):
+    low, high = of_bounded_mean(values, -1, 1)
+    assert -1 <= low < high <= 1
+    assert low - 1e-12 <= np.mean(values) <= high + 1e-12
+
+
+def test_of_many_bounded_values_it_is_196_standard_errors():
+    x = np.random.default_rng(0).random(100_000)
+    low, high = of_bounded_mean(x, 0, 1)
+    assert (low + high) / 2 == pytest.approx(x.mean(), abs=1e-5)
+    assert (high - low) / 2 == pytest.approx(1.96 * x.std() / math.sqrt(len(x)), rel=1e-3)
+
+
 # Of two errors on the same images.
 
 def literal(first, second):
@@ -120,7 +155,8 @@ def test_pairs_tell_more_than_two_intervals():
     assert high - low < 0.4 * (alone.high - alone.low)
 
 
-@pytest.mark.parametrize("call", [lambda: wilson(0, 0), lambda: of_mean([]), lambda: of_paired_errors([], [])])
+@pytest.mark.parametrize("call", [lambda: wilson(0, 0), lambda: of_mean([]), lambda: of_paired_errors([], []),
+                                  lambda: of_bounded_mean([], 0, 1)])
 def test_of_nothing_there_is_no_interval(call):
     with pytest.raises(InputError, match="no values"):
         call()

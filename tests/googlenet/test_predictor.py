@@ -46,6 +46,14 @@ def test_prediction_is_the_network_on_the_preprocessed_centre(predictor):
     np.testing.assert_array_equal(predictor.predict(image[None]), predictor.predict([image]))
 
 
+def test_the_least_probable_class_is_not_impossible(predictor, monkeypatch):
+    """In float32 a difference of 104 between two logits is a probability of 0, whose loss is no number."""
+    logits = np.array([[200, 0, 0, 100]], np.float32)
+    monkeypatch.setattr(predictor, "_logits", lambda x: logits)
+    view = np.zeros((1, 32, 32, 3), np.uint8)
+    np.testing.assert_allclose(np.log(predictor.probabilities(view)), logits - 200.0)
+
+
 @pytest.mark.parametrize(("stage", "shape"), [
     ("inception_4a", (2, 2, 2, 64)), ("pool5", (2, 128)), ("classifier", (2, 4))])
 def test_features_of_a_stage(predictor, stage, shape):

@@ -7,7 +7,7 @@ import pytest
 
 from data.crops import COUNTS
 from googlenet import table3
-from googlenet.intervals import of_mean, of_paired_errors, wilson
+from googlenet.intervals import of_bounded_mean, of_mean, of_paired_errors, wilson
 from googlenet.ledger import Ledger, Trial
 from googlenet.testing import Answer, Spent, judge, tally
 from minigrad.errors import InputError
@@ -160,7 +160,9 @@ def test_members_their_mean_and_the_difference():
         more = [value(together[i]) - mean[i] for i in range(IMAGES)]
         assert found["mean"][name] == pytest.approx(sum(mean) / IMAGES)
         assert found["difference"][name] == pytest.approx(sum(more) / IMAGES)
-        assert found["difference"]["intervals"][name] == pytest.approx(list(of_mean(more)))
+        own, of = found["mean"]["intervals"][name], found["difference"]["intervals"][name]
+        assert own == pytest.approx(list(of_mean(mean) if name == "loss" else of_bounded_mean(mean, 0, 1)))
+        assert of == pytest.approx(list(of_mean(more) if name == "loss" else of_bounded_mean(more, -1, 1)))
     assert found["difference"]["loss"] < 0, "a mean of probabilities is at least as likely as the members' mean"
 
 

@@ -24,6 +24,13 @@ MEASURES = {"images": 40, "top1_error": 0.25, "top5_error": 0.05, "loss": 1.2345
 DIFFERENCE = {"top1_error": -0.0123, "top5_error": 0.0, "loss": -0.5,
               "intervals": {"top1_error": [-0.02, -0.001], "top5_error": None, "loss": [-0.6, -0.4]}}
 
+ROW = {"kind": "paper", "networks": ["a/best.h5"], "models": 1, "crops": 1, "pool": "mean", "cost": 1, **MEASURES,
+       "ms_per_image": 12.3, "difference": None}
+OTHER = {**ROW, "networks": ["a/best.h5", "b/best.h5"], "models": 2, "crops": 144, "pool": "max", "cost": 288,
+         "difference": DIFFERENCE, "more_differences": [{**DIFFERENCE, "to": "10 crops", "loss": 0.25}]}
+MEMBERS = {"each": [{"network": "a/best.h5", **MEASURES}, {"network": "b/best.h5", **MEASURES}], "mean": MEASURES,
+           "difference": DIFFERENCE}
+
 
 def dataset(classes, images=40, shape=(40, 30, 3), names=None):
     rng = np.random.default_rng(0)
@@ -85,14 +92,8 @@ def test_classes_stand_with_the_worst_first(tmp_path):
 
 
 def test_table_3_and_the_members_of_an_ensemble(tmp_path):
-    row = {"kind": "paper", "networks": ["a/best.h5"], "models": 1, "crops": 1, "pool": "mean", "cost": 1, **MEASURES,
-           "ms_per_image": 12.3, "difference": None}
-    table = [row, {**row, "networks": ["a/best.h5", "b/best.h5"], "models": 2, "crops": 144, "pool": "max", "cost": 288,
-                   "difference": DIFFERENCE, "more_differences": [{**DIFFERENCE, "to": "10 crops", "loss": 0.25}]},
-             {**row, "kind": "member", "networks": ["b/best.h5"]}]
-    members = {"each": [{"network": "a/best.h5", **MEASURES}, {"network": "b/best.h5", **MEASURES}], "mean": MEASURES,
-               "difference": DIFFERENCE}
-    told = words(checked(written(tmp_path, result(table=table, members=members, networks=2), dataset(["cat", "dog"]))))
+    table = [ROW, OTHER, {**ROW, "kind": "member", "networks": ["b/best.h5"]}]
+    told = words(checked(written(tmp_path, result(table=table, members=MEMBERS, networks=2), dataset(["cat", "dog"]))))
     assert "2 models 144, maximum 288 12.3 ms 25.00% 20.00% to 30.00% 5.00%" in told
     assert "2 models 144, maximum the first row -1.23 -2.00 to -0.10 +0.00 -0.5000 -0.6000 to -0.4000" in told
     assert "2 models 144, maximum 10 crops -1.23 -2.00 to -0.10 +0.00 +0.2500 -0.6000 to -0.4000" in told
@@ -293,6 +294,30 @@ def test_the_table_is_sorted_by_keys(tmp_path, browser):
     assert browser.run(FIRST.format(0)) == ["Ape", "dog", "cat 9", "cat 10"]
 
 
+SCROLLED = """
+[...document.querySelectorAll(".scroll")].filter((box) => box.querySelector("table")).map((box) => {
+  box.scrollLeft = 1000;
+  const [own, told, ...heads] = [box, box.querySelector("caption span"), box.querySelector("thead th"),
+                                 box.querySelector("tbody th")].map((each) => each.getBoundingClientRect());
+  const covering = document.elementFromPoint(heads[1].left + 5, heads[1].top + 5);
+  return { moved: box.scrollLeft, text: told.left >= own.left && told.right <= own.right,
+           heads: heads.every((each) => Math.abs(each.left - own.left) < 2 && each.right < own.left + own.width / 2),
+           seen: !covering || covering.closest("th") !== null };
+})
+"""
+
+
+@needs_browser
+def test_rows_keep_their_names_on_a_phone(tmp_path, browser):
+    """Where a table is moved sideways its caption and its first column stay."""
+    data = dataset([f"class {i}" for i in range(20)], images=400)
+    written(tmp_path, result(table=[ROW, OTHER], members=MEMBERS, networks=2), data)
+    browser.open(tmp_path / "page.html", 360)
+    found = browser.run(SCROLLED)
+    assert sum(each["moved"] > 50 for each in found) >= 5
+    assert all(each["text"] and each["heads"] and each["seen"] for each in found), found
+
+
 @needs_browser
 def test_it_prints_without_what_only_a_screen_needs(tmp_path, browser):
     written(tmp_path, result(), dataset([f"class {i}" for i in range(20)], images=400))
@@ -300,4 +325,6 @@ def test_it_prints_without_what_only_a_screen_needs(tmp_path, browser):
     browser.ask("Emulation.setEmulatedMedia", media="print")
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert browser.run("[...document.querySelectorAll('.tall')].every(box => box.scrollHeight < box.clientHeight + 3)")
+    assert browser.run("[...document.querySelectorAll('main *')].every(each => getComputedStyle(each).position "
+                       "!== 'sticky')")
     browser.ask("Emulation.setEmulatedMedia", media="")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from googlenet.reports.learning import Learning, learning_of
+from googlenet.reports.learning import ROWS, Learning, learning_of
 from googlenet.reports.log import Log
 from googlenet.testing import Score
 from googlenet.training import Epoch, Losses, Step
@@ -65,3 +65,14 @@ def test_a_long_run_stays_small():
     for number in range(1, 30001):
         told.step(step(number))
     assert len(told.html()) < 150_000
+
+
+@pytest.mark.parametrize(("epochs", "caption"), [
+    (ROWS, "Losses and validation of each epoch<"), (ROWS + 50, f"of each epoch; the latest {ROWS} of {ROWS + 50}<")])
+def test_epochs_that_are_left_out_are_told_of(epochs, caption):
+    told = Learning()
+    told.step(step(1))
+    for number in range(epochs):
+        told.epoch(epoch(number))
+    assert caption in told.html()
+    assert told.html().count("<tr>") == ROWS + 1

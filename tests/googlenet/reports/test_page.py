@@ -67,7 +67,7 @@ def test_a_table_has_heads_a_caption_and_keys_to_sort_by():
     plain = table("what", ["class", "n"], [["a", (1, 2)]])
     assert "data-key" not in plain
     assert "button" not in plain
-    assert "<caption>what</caption>" in plain
+    assert "<caption><span>what</span></caption>" in plain
 
 
 @pytest.mark.parametrize(("part", "width"), [(0.123, "12.3"), (-1, "0.0"), (7, "100.0")])
