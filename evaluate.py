@@ -1,6 +1,6 @@
 """Test trained networks as the paper does: 1, 10 or 144 crops of each image, one network or an ensemble.
 
-    python evaluate.py --weights runs/NAME/best.h5 --crops 144
+    python evaluate.py --weights runs/NAME --crops 144
     python evaluate.py --weights a.h5 b.h5 --data DIR --table --json -
     python evaluate.py --weights a.h5 --data DIR --crops 144 --resume state.h5     # and again, after whatever happened
 
@@ -29,7 +29,7 @@ from data.datasets import SPLITS, open_dataset
 from data.errors import DataError
 from googlenet import scripts, table3
 from googlenet.commands import networks, scores
-from googlenet.commands.files import check_place
+from googlenet.commands.files import check_place, weights_of
 from googlenet.inference import Predictor, for_classes
 from googlenet.ledger import Ledger, Progress, Trial
 from googlenet.testing import POOLS, Judged, Spent, answers
@@ -50,7 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
                       "maximum, which the paper found inferior (default %(default)s)")
     made.add_argument("--table", action="store_true", help="the paper's Table 3 as well: one model and all, 1, 10 and "
                       "144 crops; with --pool max, both pools")
-    made.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    made.add_argument("--limit", type=int, metavar="N", help="only the first N images, which in folders are those of "
+                      "the first classes")
     made.add_argument("--resume", metavar="FILE.h5", help="keep what was found in this file, every minute and at "
                       "Ctrl-C, and go on from it where it exists")
     made.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
@@ -75,17 +76,19 @@ def main(arguments: list[str]) -> int:
     check(parser, flags)
     minigrad.set_threads(flags.threads or minigrad.available_threads())
     minigrad.set_convolution(flags.conv)
-    opened = [networks.open_network(each, flags) for each in flags.weights]
+    opened = networks.open_networks([file for each in flags.weights for file in weights_of(each)], flags)
     dataset = open_dataset(flags.data, flags.split)
     predictors = [for_classes(each.predictor, dataset.classes, dataset.origin) for each in opened]
     for each in opened:
         say(str(each))
+    say(of_images(dataset, flags))
     if flags.save_crops:
         save_sheets(dataset, opened[0].predictor, Path(flags.save_crops))
 
     trials = table3.trials(len(opened), flags.crops, flags.pool, flags.table)
     headline = Trial(tuple(range(len(opened))), flags.crops, flags.pool)
-    ledger = Ledger(trials, flags.weights, len(dataset.classes), headline if flags.probabilities else None)
+    files = [each.told["file"] for each in opened]
+    ledger = Ledger(trials, files, len(dataset.classes), headline if flags.probabilities else None)
     progress = Progress(Path(flags.resume) if flags.resume else None, settings(flags, opened, dataset), ledger,
                         Damaged(dataset.origin, flags.max_bad), Spent(len(opened)))
     classify(predictors, dataset, flags, progress, headline)
@@ -113,6 +116,8 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
         value = getattr(flags, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} {value}: give at least {least}")
+    if flags.pool == "max" and flags.crops == 1 and not flags.table:
+        parser.error("--pool max --crops 1: there is one crop to pool; give --crops 10 or 144, or --table")
     scripts.check_threads(parser, flags.threads)
     for where in filter(None, (getattr(flags, name) for name in WRITTEN)):
         if where != "-":
@@ -122,6 +127,13 @@ def check(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
 def say(line: str) -> None:
     """Print beside the result, which may be JSON on standard output."""
     print(line, file=sys.stderr)
+
+
+def of_images(dataset: Dataset, flags: argparse.Namespace) -> str:
+    """Return which images are tested, and where they are: a folder tells the split that stood for another one."""
+    first = f"the first {flags.limit:,} of " if flags.limit and flags.limit < len(dataset) else ""
+    images = f"{len(dataset):,} images of {len(dataset.classes):,} classes"
+    return f"{dataset.origin}, --split {flags.split}: {first}{images}"
 
 
 def settings(flags: argparse.Namespace, opened: list[networks.Network], dataset: Dataset) -> dict[str, object]:
@@ -169,7 +181,9 @@ def stopped(progress: Progress, headline: Trial, total: int, flags: argparse.Nam
 
 
 def summarise(progress: Progress, headline: Trial, dataset: Dataset, flags: argparse.Namespace) -> dict[str, object]:
-    """Return the result as it goes into JSON; errors are fractions, intervals [low, high] of 95 %."""
+    """Return the result as it goes into JSON; errors are fractions, intervals [low, high] of 95 %.
+
+    `seconds` and `ms_per_image` are those of all tests of the table, where there is one."""
     ledger, spent = progress.ledger, progress.spent
     result = {**table3.of_trial(ledger, headline), "crops": flags.crops, "pool": flags.pool,
               "networks": len(headline.networks), "seconds": progress.seconds,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from googlenet import ensembles, presets, runs, scripts
@@ -15,7 +14,9 @@ from googlenet.commands import members, training
 from googlenet.commands.files import path_of
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.model import VARIANTS
-from googlenet.presets import PRESETS
+from googlenet.presets import FINETUNE, PRESETS
+from googlenet.reports import tensorboard
+from googlenet.scripts import shown_path
 from googlenet.weights.fetch import PUBLISHED
 from minigrad import init
 from minigrad.errors import InputError
@@ -38,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
                          "the same initial weights and held-out images, but other order, crops and dropout; with "
                          "--resume RUN: add networks until there are so many (paper, section 7: 7)")
     several.add_argument("--wider", type=float, metavar="FACTOR", help="width of the last of them by that of the "
-                         f"others; 1: the same (default {WIDER}; ours: the paper's last one is deeper and wider, and "
+                         f"others; 1: the same (default {WIDER}; ours: one of the paper's is deeper and wider, and "
                          "how much is withheld)")
     changeable = ", ".join("--" + name.replace("_", "-") for name in sorted(runs.CHANGEABLE))
     made.add_argument("--resume", metavar="RUN", help="go on with this run: its folder, or its last.h5, or an "
@@ -59,6 +60,9 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     flags.preset = flags.preset or ("embedded" if flags.data == "embedded" else "")
     if flags.preset:
         presets.apply(flags.preset, vars(flags), given)
+    if flags.preset == FINETUNE and flags.init in init.SCHEMES and not flags.resume:
+        parser.error(f"argument --preset: {FINETUNE} goes on from trained weights: give --init FILE, or, to download "
+                     f"them, --init {', '.join(PUBLISHED)}; or another preset")
     if "dropout" not in given:
         flags.dropout = VARIANTS[flags.variant].dropout
     return flags, given
@@ -79,6 +83,8 @@ def main(arguments: list[str]) -> int:
     if flags.presets:
         print(presets.described())
         return 0
+    if flags.tensorboard:
+        tensorboard.require()
     ensemble = ensembles.file_of(flags.resume) if flags.resume else None
     if ensemble:
         return members.carry_out(again(ensemble, given))
@@ -86,6 +92,9 @@ def main(arguments: list[str]) -> int:
         return members.carry_out(several(flags, given))
     if flags.resume:
         run = runs.resumed(flags.resume, {name: given[name] for name in given.keys() - OF_THE_SCRIPT})
+        if run.ended:
+            print(f"all {run.trainer.config.epochs} epochs are behind it: its weights are tested; to train it for "
+                  "longer give more --epochs")
     else:
         run = begun(flags, given)
     return tested(run) if training.carry_out(run).done else training.STOPPED
@@ -128,9 +137,8 @@ def tested(run: runs.Run) -> int:
     images = training.open_test(data)
     if images is not None:
         training.test(run.best, run.trainer.config, images)
-    print(f"curves: {run.folder / 'curves.png'}")
-    source = "" if data == "embedded" else f" --data {quote(data)}"
-    print(f"evaluate with: python evaluate.py --weights {quote(str(run.best))}{source} --crops 144")
+    print(f"curves: {run.curves}")
+    print(f"evaluate with: {training.evaluation(shown_path(run.best), data)} --crops 144")
     return 0
 
 

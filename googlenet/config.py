@@ -104,7 +104,8 @@ class TrainingConfig(Config):
                          "file is: their average, where there is one, or those of the last step", "paper, section 6")
     averaging_start: float = option(0.5, "[0, 1)", "part of training after which the mean of --averaging tail begins",
                                     "ours")
-    ema_decay: float = option(0.9999, "[0, 1)", "decay of --averaging ema, once it is warmed up", "TF-slim")
+    ema_decay: float = option(0.9999, "[0, 1)", "decay of --averaging ema, once it is warmed up",
+                              "TensorFlow's inception_train.py")
     on_divergence: str = option("stop", "stop | halve", "where a loss is no finite number, or a head still guesses "
                                 "after the first epoch: stop (warn, of a head), or go back and on at half the rate",
                                 "ours")
@@ -139,7 +140,7 @@ class TrainingConfig(Config):
                           "trains", "ours")
     tensorboard: bool = option(False, "", "write events for TensorBoard to the run's folder; needs the extra "
                                "tensorboard", "ours")
-    keep: int = option(0, "[0, inf)", "checkpoints of earlier epochs that are kept beside last.h5", "ours")
+    keep: int = option(0, "[0, inf)", "checkpoints of the latest epochs that are kept beside last.h5", "ours")
     log_every: int = option(10, "[1, inf) steps", "steps between lines of log.csv", "ours")
     output: str = option("runs", "", "folder in which each run makes its own", "ours")
 

@@ -1,7 +1,7 @@
-"""Ensembles (paper, section 7): networks that differ in the sampling and the order of images, and in nothing else.
+"""Ensembles (paper, section 7): networks that differ in the sampling and the order of images, and so in dropout.
 
-Their initial weights are the same, "due to an oversight", and so is the schedule of their rate. The last of the paper's
-seven is deeper and wider; its details are withheld, so here it is wider by a factor of ours.
+Their initial weights are the same, "due to an oversight", and so is the schedule of their rate. One of the paper's
+seven is deeper and wider; its details are withheld, so here the last one is wider by a factor of ours.
 
     model-1/ model-2/ ...   a run each
     ensemble.json           the settings of all, and for those that have ended the test of their weights
@@ -48,15 +48,14 @@ class Ensemble:
         self.write()
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Change settings of all members that are still to be trained.
+        """Change settings of all members, and so of those that are added to them.
 
-        Raises InputError for one that would make them differ from those that are."""
+        Raises InputError for one that the networks depend on."""
         fixed = sorted(settings.keys() - FREE)
         if fixed:
             raise InputError(f"--{fixed[0].replace('_', '-')} can't change when an ensemble is resumed; leave it out, "
                              "or start a new one")
-        self.members = [each if each.folder.name in self.ended else
-                        replace(each, training=replace(each.training, **settings)) for each in self.members]
+        self.members = [replace(each, training=replace(each.training, **settings)) for each in self.members]
         self.write()
 
     def write(self) -> None:

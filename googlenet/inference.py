@@ -141,8 +141,10 @@ def for_classes(network: Predictor, classes: Sequence[str], origin: str) -> Pred
 def _refuse(own: Sequence[str], wanted: Sequence[str], origin: str) -> NoReturn:
     """Say why a network's own classes are not those that are wanted."""
     if len(own) != len(wanted):
-        raise InputError(f"the network has {len(own)} classes, {origin} has {len(wanted)}; give the weights and the "
-                         "data of one task, or name the network's classes as the data's: convert --classes")
+        unnamed = len(own) > len(wanted) and any(name.isdigit() for name in own)
+        naming = "; where these are some of the network's, name all of those by --classes NAMES.txt" if unnamed else ""
+        raise InputError(f"the network has {len(own)} classes, {origin} has {len(wanted)}: give the weights and the "
+                         f"data of one task{naming}")
     number = next(number for number, pair in enumerate(zip(own, wanted, strict=True)) if not same(*pair))
     raise InputError(f'class {number} is "{own[number]}" to the network and "{wanted[number]}" in {origin}; '
                      "give the weights and the data of one task, in one order")

@@ -28,6 +28,7 @@ from minigrad.errors import InputError
 log = logging.getLogger(__name__)
 
 KIND = "evaluation"
+LISTS = ("weights", "preprocessing", "classes", "images")  # settings too long to print
 LEAST_WAIT = 60.0  # seconds between two saves
 MOST_OF_TIME = 0.02  # that saving may take
 
@@ -183,9 +184,22 @@ class Progress:
         told = {key: json.loads(str(value)) for key, value in attributes.items() if key != "kind"}
         for key, value in json.loads(json.dumps(self.settings)).items():
             if told["settings"].get(key) != value:
-                raise InputError(f"{path} was begun with {key} {told['settings'].get(key)}, now it is {value}: "
-                                 "give the same flags, or another file")
+                raise InputError(f"{path} was begun {_change(key, told['settings'].get(key), value)}: give the same "
+                                 "flags, or another file")
         self.ledger.take(arrays)
         self.damaged.found.update(told["damaged"])
         self.seconds = told["seconds"]
         vars(self.spent).update(told["spent"])
+
+
+def _change(name: str, then: object, now: object) -> str:
+    """Return how a setting has changed, as it is typed: "without --limit, now it is with --limit 30"."""
+    if name in LISTS:
+        return f"with other {name}"
+    return f"{_typed(name, then)}, now it is {_typed(name, now)}"
+
+
+def _typed(name: str, value: object) -> str:
+    if value is None or value is False:
+        return f"without --{name}"
+    return f"with --{name}" if value is True else f"with --{name} {value}"

@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -40,13 +42,10 @@ OF_WEIGHTS = frozenset({"resize", "standardise"})  # flags of training that the 
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
 
 
-@dataclass(frozen=True)
-class Run:
-    """A network in training and the folder it writes; `notes` tell how it began."""
+class Files:
+    """The files in the folder of a run."""
 
-    trainer: Trainer
     folder: Path
-    notes: tuple[str, ...] = ()
 
     @property
     def last(self) -> Path:
@@ -62,6 +61,25 @@ class Run:
     def log(self) -> Path:
         """The losses of the steps and epochs."""
         return self.folder / "log.csv"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of the log."""
+        return self.folder / "curves.png"
+
+
+@dataclass(frozen=True)
+class Run(Files):
+    """A network in training and the folder it writes; `notes` tell how it began."""
+
+    trainer: Trainer
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are behind it."""
+        return self.trainer.epoch >= self.trainer.config.epochs
 
 
 def started(config: TrainingConfig, network: ModelConfig, given: Mapping[str, Any],
@@ -88,6 +106,7 @@ def started(config: TrainingConfig, network: ModelConfig, given: Mapping[str, An
 def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str, Any], training: Dataset,
                validation: Dataset | None) -> tuple[Trainer, str]:
     """Begin with the weights of a file: the network and the preprocessing are the file's, the classes the data's."""
+    config = replace(config, **{name: getattr(TrainingConfig, name) for name in OF_WEIGHTS})  # the file decides
     fixed = sorted(given.keys() & ({field.name for field in fields(ModelConfig)} - FREE_WITH_WEIGHTS | OF_WEIGHTS))
     if fixed:
         raise InputError(f"--{fixed[0].replace('_', '-')} can't change beside --init {config.init}, whose network and "
@@ -114,7 +133,8 @@ def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str,
 def resumed(where: str, changed: Mapping[str, Any]) -> Run:
     """Take up a run, given its folder or its checkpoint, where it stopped; `changed` are settings of CHANGEABLE.
 
-    Raises InputError where it has ended, or for a setting that can't change."""
+    One that has ended is taken up too: what was to follow its last checkpoint may be missing. Raises InputError for a
+    setting that can't change."""
     fixed = sorted(changed.keys() - CHANGEABLE)
     if fixed:
         raise InputError(f"--{fixed[0].replace('_', '-')} can't change when a run is resumed; leave it out, "
@@ -127,9 +147,12 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
     training, validation = open_data(config)
     trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
     trainer.restore(loaded)
-    if trainer.epoch >= config.epochs:
-        raise InputError(f"{path} has all its {config.epochs} epochs behind it; give more --epochs to go on")
-    return Run(trainer, path.parent, (f"memory: about {require_memory(trainer)}",))
+    run = Run(trainer, path.parent)
+    if not run.best.exists():
+        trainer.best = math.inf, math.inf  # the next epoch is the best of this folder
+    if path == run.last and trainer.epoch and not trainer.batch:
+        keep_epoch(run)  # which it may have been killed before
+    return run if run.ended else replace(run, notes=(f"memory: about {require_memory(trainer)}",))
 
 
 def prepare_kernels(config: TrainingConfig) -> None:
@@ -193,6 +216,7 @@ def keep_epoch(run: Run) -> None:
             os.link(run.last, kept)  # the next checkpoint replaces last.h5, it does not write into it
         except OSError:  # a file system without links
             shutil.copyfile(run.last, kept)
-        numbers = {int(path.stem.removeprefix("epoch-")): path for path in run.folder.glob("epoch-*.h5")}
+        found = {path: re.fullmatch(r"epoch-(\d+)\.h5", path.name) for path in run.folder.iterdir()}
+        numbers = {int(match[1]): path for path, match in found.items() if match}
         for number in sorted(number for number in numbers if number <= epoch)[:-keep]:
             numbers[number].unlink()

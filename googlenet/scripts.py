@@ -5,9 +5,12 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import PureWindowsPath
+from shlex import quote
 
 import minigrad
 from data.errors import DataError
@@ -59,6 +62,14 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"can't write {path}: {reason}; free space or choose another folder") from error
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is typed on a command line."""
+    if os.name != "nt":
+        return quote(os.fspath(path))
+    shown = PureWindowsPath(path).as_posix()
+    return f'"{shown}"' if re.search(r"[^\w./:~-]", shown) else shown  # no shell there knows single quotes
 
 
 def duration(seconds: float) -> str:

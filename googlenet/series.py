@@ -1,7 +1,7 @@
 """Several runs, carried out one after the other: the members of an ensemble, the variations of an ablation.
 
 All are planned before the first begins. One that was stopped or killed goes on from its last.h5; one that was killed
-before it had written any begins again. Both compute what they would have computed in one go.
+before it had written any begins again. Both compute what they would have computed in one go, on as many threads.
 """
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from googlenet import runs
 from googlenet.config import ModelConfig, TrainingConfig
-from googlenet.runs import Run
+from googlenet.runs import Files, Run
 from googlenet.scripts import writing
 from googlenet.training import configuration
 from googlenet.weights import load_model
 from minigrad.errors import InputError
 
-FREE = runs.CHANGEABLE - {"epochs", "lr"}  # settings that no result depends on: they may change from run to run
+# Settings that no result depends on, by more than rounding: they may change from run to run.
+FREE = runs.CHANGEABLE - {"epochs", "lr", "conv"}
 
 
 class Kept(NamedTuple):
@@ -26,11 +27,10 @@ class Kept(NamedTuple):
 
     training: TrainingConfig
     network: ModelConfig
-    ended: bool
 
 
 @dataclass(frozen=True)
-class Planned:
+class Planned(Files):
     """A run that is to be: its folder and its settings; `given` are those that were chosen, as in `runs.started`."""
 
     folder: Path
@@ -38,23 +38,12 @@ class Planned:
     network: ModelConfig
     given: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def last(self) -> Path:
-        """The checkpoint to go on from."""
-        return self.folder / "last.h5"
-
-    @property
-    def best(self) -> Path:
-        """The weights to test."""
-        return self.folder / "best.h5"
-
     def kept(self) -> Kept | None:
         """Return what the checkpoint says, None before the first."""
         if not self.last.exists():
             return None
         loaded = load_model(self.last, raw=True)
-        return Kept(configuration(loaded, self.last), loaded.model.config,
-                    int(loaded.attributes["epoch"]) >= self.training.epochs)
+        return Kept(configuration(loaded, self.last), loaded.model.config)
 
     def begun(self) -> Run:
         """Begin the run, or take it up where it stopped."""

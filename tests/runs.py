@@ -7,16 +7,20 @@ import contextlib
 import csv
 import importlib
 import io
+import json
 import logging
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import minigrad
@@ -24,15 +28,17 @@ from data.datasets import open_dataset
 from googlenet import scripts
 from googlenet.config import ModelConfig
 from googlenet.model import GoogLeNet, preprocessing_of
+from googlenet.reports.log import Log
+from googlenet.training import Epoch, Step
 from googlenet.weights import save_weights
-from minigrad import init
+from minigrad import hdf5, init
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ankle boot", "bag", "coat", "dress")
 TINY = ("--width", "0.05", "--image-size", "32", "--threads", "1")
 SUFFIXES = (".png", ".jpg")
-# Of bars, of moving between two of them, of matplotlib's first time, of the mean.
-PROGRESS = ("%|", "\x1b[A", "compiling ", "font", " minus (", "left out ")
+# Of bars, of moving between two of them, of matplotlib's first time, of the mean, of what is tested.
+PROGRESS = ("%|", "\x1b[A", "compiling ", "font", " minus (", "left out ", " --split ")
 
 
 class Done(NamedTuple):
@@ -157,3 +163,48 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         speed = row.pop("images_per_second")
         assert float(speed) > 0 if row["lr"] else not speed, row
     return rows
+
+
+class Killed(BaseException):
+    """The end of a process at some place, as far as files can tell."""
+
+
+def kill() -> None:
+    """End this process so."""
+    raise Killed
+
+
+def interrupt(number: int = signal.SIGINT) -> None:
+    """Send this process a signal."""
+    os.kill(os.getpid(), number)
+
+
+def on_records(
+    monkeypatch: pytest.MonkeyPatch, place: Callable[[Step | Epoch], Hashable]
+) -> Callable[[Hashable, Callable[[], None]], None]:
+    """Return during(at, action), which has `action` called once, when a record is logged whose `place` is `at`."""
+    actions: dict[Hashable, Callable[[], None]] = {}
+    for name in ("step", "epoch"):
+        original = getattr(Log, name)
+
+        def spy(log: Log, record: Step | Epoch, original: Callable = original) -> None:
+            original(log, record)
+            actions.pop(place(record), lambda: None)()
+
+        monkeypatch.setattr(Log, name, spy)
+    return actions.__setitem__
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Same log apart from the speed, same weights, velocity and place in the data, same settings: but for the folder,
+    how often it was saved, and whether the sampling's seed is told by itself."""
+    assert read_rows(one) == read_rows(other)
+    for name in ("last.h5", "best.h5"):
+        (arrays, attributes), (others, more) = hdf5.load(one / name), hdf5.load(other / name)
+        assert arrays.keys() == others.keys()
+        for path in arrays:
+            np.testing.assert_array_equal(arrays[path], others[path], err_msg=f"{name} {path}")
+        alike = {"output": "", "sampling_seed": 0, "save_every": 0.0}
+        settings = [json.loads(each.pop("training", "{}")) | alike for each in (attributes, more)]
+        assert settings[0] == settings[1]
+        assert attributes == more, name

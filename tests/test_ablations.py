@@ -1,9 +1,9 @@
 """python -m googlenet ablations as a user runs it: what it trains, tests and writes, and how it goes on."""
 
 import csv
+import itertools
 import os
 import random
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,20 +13,16 @@ import pytest
 
 from data.datasets import open_dataset
 from googlenet.ablations.results import Results
+from googlenet.commands import training
 from googlenet.inference import load
-from googlenet.reports.log import Log
 from googlenet.testing import score
 from googlenet.training import Trainer
 from googlenet.weights import load_model
-from tests.runs import command, computing_alone, script, write_set
+from tests.runs import Killed, command, computing_alone, interrupt, kill, on_records, script, write_set
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
-
-
-class Killed(BaseException):
-    """The end of a process at some place, as far as files can tell."""
 
 
 @pytest.fixture(scope="module")
@@ -150,24 +146,15 @@ def test_more_seeds_are_added(folder, made, tmp_path):
 @pytest.fixture
 def during(monkeypatch):
     """during(number, action): call `action` when the `number`-th record is logged, from the first run's first on."""
-    actions, count = {}, [0]
-    for name in ("step", "epoch"):
-        original = getattr(Log, name)
-
-        def spy(log, record, original=original):
-            original(log, record)
-            count[0] += 1
-            actions.pop(count[0], lambda: None)()
-
-        monkeypatch.setattr(Log, name, spy)
-    return actions.__setitem__
+    numbers = itertools.count(1)
+    return on_records(monkeypatch, lambda record: next(numbers))
 
 
 @POSIX
 @pytest.mark.parametrize("at", [20, 33], ids=lambda at: f"record {at}")
 def test_stopped_and_resumed_is_as_never_stopped(folder, made, tmp_path, during, at):
     """A run has 20 records; with the last one it is done, and yet it stops."""
-    during(at, lambda: os.kill(os.getpid(), signal.SIGINT))
+    during(at, interrupt)
     done = script("googlenet", *flags(folder, tmp_path))
     assert done.code == 130, done.err
     assert "go on with the same command" in done.out
@@ -194,6 +181,18 @@ def test_killed_in_the_second_run(folder, made, tmp_path, monkeypatch, place, na
     monkeypatch.undo()
     done = script("googlenet", *flags(folder, tmp_path))
     assert done.code == 0, done.err
+    assert_same(tmp_path, made[0])
+
+
+def test_killed_before_its_files_are_closed_they_are_closed_after_all(folder, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Records, "close", lambda records, status: kill())
+    with pytest.raises(Killed):
+        script("googlenet", *flags(folder, tmp_path))
+    monkeypatch.undo()
+    assert not (tmp_path / "base-seed-0" / "curves.png").exists()
+    done = script("googlenet", *flags(folder, tmp_path))
+    assert done.code == 0, done.err
+    assert (tmp_path / "base-seed-0" / "curves.png").exists()
     assert_same(tmp_path, made[0])
 
 
@@ -228,9 +227,6 @@ def test_other_settings_are_refused(folder, made):
 
 
 def test_other_settings_are_refused_in_the_midst_of_a_run(folder, tmp_path, during):
-    def kill():
-        raise Killed
-
     during(15, kill)
     with pytest.raises(Killed):
         script("googlenet", *flags(folder, tmp_path))

@@ -1,11 +1,11 @@
 """train.py --ensemble as a user runs it: what members share, stopping and going on at any moment, adding to them."""
 
+import itertools
 import json
 import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import time
 from dataclasses import replace
@@ -17,20 +17,28 @@ import pytest
 from googlenet import ensembles
 from googlenet.commands import training
 from googlenet.ensembles import Ensemble
-from googlenet.reports.log import Log
 from googlenet.series import Planned
 from googlenet.training import Trainer
 from googlenet.weights import load_model
-from minigrad import hdf5
-from tests.runs import TINY, command, computing_alone, read_rows, run_folder, script, write_set, write_weights
+from tests.runs import (
+    TINY,
+    Killed,
+    assert_same_run,
+    command,
+    computing_alone,
+    interrupt,
+    kill,
+    on_records,
+    read_rows,
+    run_folder,
+    script,
+    write_set,
+    write_weights,
+)
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
-
-
-class Killed(BaseException):
-    """The end of a process at some place, as far as files can tell."""
 
 
 @pytest.fixture(scope="module")
@@ -62,39 +70,8 @@ def made(folder, tmp_path_factory):
 @pytest.fixture
 def during(monkeypatch):
     """during(number, action): call `action` when the `number`-th record is logged, from the first member's first on."""
-    actions, count = {}, [0]
-    for name in ("step", "epoch"):
-        original = getattr(Log, name)
-
-        def spy(log, record, original=original):
-            original(log, record)
-            count[0] += 1
-            actions.pop(count[0], lambda: None)()
-
-        monkeypatch.setattr(Log, name, spy)
-    return actions.__setitem__
-
-
-def interrupt():
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def kill():
-    raise Killed
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Same log apart from the speed, same weights, velocity and place in the data."""
-    assert read_rows(one) == read_rows(other)
-    for name in ("last.h5", "best.h5"):
-        (arrays, attributes), (others, more) = hdf5.load(one / name), hdf5.load(other / name)
-        assert arrays.keys() == others.keys()
-        for path in arrays:
-            np.testing.assert_array_equal(arrays[path], others[path], err_msg=f"{name} {path}")
-        settings = [json.loads(each.pop("training", "{}")) | {"output": "", "sampling_seed": 0, "save_every": 0.0}
-                    for each in (attributes, more)]
-        assert settings[0] == settings[1]
-        assert attributes == more, name
+    numbers = itertools.count(1)
+    return on_records(monkeypatch, lambda record: next(numbers))
 
 
 def assert_same_ensemble(one: Path, other: Path, count: int = 3) -> None:
@@ -162,7 +139,7 @@ def test_what_is_told_at_the_end(folder, made):
         assert score["images"] == 12
     assert table["mean"][1] == f"{sum(score['top1_error'] for score in scores) / 3:.2%}"
     assert out.count("test: top-1 error") == 3
-    assert out.splitlines()[-1] == (f"evaluate with: python evaluate.py --weights {where}/model-*/best.h5 "
+    assert out.splitlines()[-1] == (f"evaluate with: python evaluate.py --weights {where} "
                                     f"--data {folder} --table")
 
 
@@ -289,6 +266,22 @@ def test_a_member_can_be_gone_on_with_by_itself(folder, made, tmp_path, during):
     assert_same_ensemble(where, made[0])
 
 
+@pytest.mark.parametrize(("flag", "told"), [(["--epochs", 3], "epochs 3, the others with 2"),
+                                            (["--epochs", 3, "--lr", 0.001], "epochs 3, the others with 2"),
+                                            (["--conv", "im2col"], "conv im2col, the others with auto")], ids=str)
+def test_a_member_that_was_trained_otherwise_is_none(folder, tmp_path, during, flag, told):
+    during(20, kill)
+    with pytest.raises(Killed):
+        script("train.py", *several(folder, tmp_path, "--save-every", 1e-9))
+    where = run_folder(tmp_path)
+    assert script("train.py", "--resume", where / "model-2", *flag).code == 0
+    before = stamps(where)
+    done = script("train.py", "--resume", where)
+    assert done.code == 1
+    assert f"{where / 'model-2'} was trained by itself with {told}: move it out" in done.err
+    assert stamps(where) == before
+
+
 # Changing it.
 
 def test_members_are_added(folder, made, tmp_path):
@@ -303,6 +296,19 @@ def test_members_are_added(folder, made, tmp_path):
     assert_same_run(where / "model-4", run_folder(tmp_path / "single"))
 
 
+def test_members_are_added_where_data_has_moved(folder, made, tmp_path):
+    where, moved = shutil.copytree(made[0], tmp_path / "run"), tmp_path / "moved"
+    content = (where / "ensemble.json").read_text()
+    (where / "ensemble.json").write_text(content.replace(str(folder), str(tmp_path / "gone")))
+    shutil.copytree(folder, moved)
+    done = script("train.py", "--resume", where, "--ensemble", 4, "--data", moved, "--report")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].endswith(f"--data {moved} --table")
+    assert (where / "model-4" / "report.html").exists()
+    done = script("train.py", "--resume", where, "--ensemble", 5)
+    assert done.code == 0, "it is remembered"
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_no_members_are_taken_away(made, count):
     done = script("train.py", "--resume", made[0], "--ensemble", count)
@@ -310,8 +316,8 @@ def test_no_members_are_taken_away(made, count):
     assert "has 3 members" in done.complaint
 
 
-@pytest.mark.parametrize("flag", [["--epochs", 3], ["--lr", 0.1], ["--seed", 8], ["--wider", 2, "--ensemble", 4]],
-                         ids=str)
+@pytest.mark.parametrize("flag", [["--epochs", 3], ["--lr", 0.1], ["--seed", 8], ["--conv", "im2col"],
+                                  ["--wider", 2, "--ensemble", 4]], ids=str)
 def test_settings_that_results_depend_on_stay(made, flag):
     before = (made[0] / "ensemble.json").read_bytes()
     done = script("train.py", "--resume", made[0], *flag)

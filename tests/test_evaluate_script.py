@@ -21,6 +21,8 @@ import googlenet
 from data.base import ArrayDataset
 from data.crops import crops, sheet
 from data.datasets import open_dataset
+from googlenet import ensembles
+from googlenet.config import ModelConfig, TrainingConfig
 from googlenet.inference import Predictor
 from googlenet.intervals import wilson
 from googlenet.ledger import Ledger
@@ -310,6 +312,10 @@ def test_the_table_is_printed(folder, weights):
     assert sum("its mean member" in line for line in differences) == 3
     assert "chance" in " ".join(notes)
     assert max(map(len, done.out.splitlines())) < 160
+    test, whole = done.out.splitlines()[-2:]
+    assert re.fullmatch(r"1 crop, 2 networks: [\d.]+ ms an image in forward passes", test)
+    assert whole.startswith("all tests of the table, ")
+    assert "forward" not in whole, "of which the 144 crops are the most"
 
 
 def test_probabilities_and_predictions_beside_a_table_are_of_the_crops_chosen(folder, weights, tmp_path):
@@ -421,18 +427,19 @@ def test_ctrl_c_before_the_first_image(folder, weights, tmp_path, at_image):
 
 
 @pytest.mark.parametrize(("more", "told"), [
-    (["--crops", "10"], "crops 1, now it is 10"), (["--pool", "max"], "pool mean, now it is max"),
-    (["--limit", "3"], "limit None, now it is 3"), (["--split", "train"], "images"),
-    (["--classes", "names.txt"], "classes"), (["--preprocess", "slim"], "preprocessing"),
-    (["--probabilities", "p.npz"], "probabilities False, now it is True")])
+    (["--crops", "1"], "with --crops 10, now it is with --crops 1"),
+    (["--pool", "max"], "with --pool mean, now it is with --pool max"),
+    (["--limit", "3"], "without --limit, now it is with --limit 3"), (["--split", "train"], "with other images"),
+    (["--classes", "names.txt"], "with other classes"), (["--preprocess", "slim"], "with other preprocessing"),
+    (["--probabilities", "p.npz"], "without --probabilities, now it is with --probabilities")])
 def test_what_was_evaluated_otherwise_is_not_taken_up(folder, weights, tmp_path, monkeypatch, more, told):
     monkeypatch.chdir(tmp_path)
     Path("names.txt").write_text("\n".join(reversed(CLASSES)))
-    arguments = ["--weights", weights[0], "--data", folder, "--resume", "state.h5"]
+    arguments = ["--weights", weights[0], "--data", folder, "--crops", "10", "--resume", "state.h5"]
     evaluated(*arguments)
     done = script("evaluate.py", *arguments, *more)
     assert done.code == 1
-    assert f"state.h5 was begun with {told}" in done.err
+    assert f"state.h5 was begun {told}: give" in done.err
 
 
 def test_other_pictures_of_the_same_names_are_not_taken_up(folder, weights, tmp_path, monkeypatch):
@@ -443,7 +450,7 @@ def test_other_pictures_of_the_same_names_are_not_taken_up(folder, weights, tmp_
     done = script("evaluate.py", *arguments, "--data", other)
     assert done.code == 1
     began, now = (place.resolve() / "test" for place in (folder, other))
-    assert f"state.h5 was begun with data {began}, now it is {now}" in done.err
+    assert f"state.h5 was begun with --data {began}, now it is with --data {now}" in done.err
     monkeypatch.chdir(folder.parent)
     evaluated(*arguments, "--data", folder.name)
 
@@ -484,6 +491,99 @@ def test_stopped_from_outside(tmp_path, number):
     assert done.code == 0
     assert re.search(r"goes on after [1-9]\d of 100 images", done.err)
     assert timeless(json.loads((tmp_path / "result.json").read_text())) == timeless(whole)
+
+
+# Which weights and images.
+
+@pytest.fixture
+def run(weights, tmp_path) -> Path:
+    """The folder of a run."""
+    (tmp_path / "run [1]").mkdir()
+    return Path(shutil.copy(weights[0], tmp_path / "run [1]" / "best.h5")).parent
+
+
+@pytest.fixture
+def ensemble(weights, tmp_path) -> Path:
+    """The folder of an ensemble of which two of three members have ended."""
+    home = tmp_path / "ensemble"
+    home.mkdir()
+    made = ensembles.planned(home, TrainingConfig(), ModelConfig(), {}, 3, 1.25)
+    for member, file in zip(made.members, (*weights, weights[0]), strict=True):
+        member.folder.mkdir()
+        shutil.copy(file, member.best)
+    for member in made.members[:2]:
+        made.end(member, None)
+    return home
+
+
+def files_of(result: dict) -> list[str]:
+    return [each["file"] for each in result["weights"]]
+
+
+def test_a_run_is_named_by_its_folder(folder, run):
+    _, result = evaluated("--weights", run, "--data", folder)
+    assert files_of(result) == [str(run / "best.h5")]
+
+
+def test_an_ensemble_is_named_by_its_folder(folder, ensemble):
+    done, result = evaluated("--weights", ensemble, "--data", folder)
+    assert files_of(result) == [str(ensemble / f"model-{number}" / "best.h5") for number in (1, 2)]
+    assert f"{ensemble}: an ensemble, 2 of its 3 members have ended" in done.err
+
+
+@pytest.mark.parametrize("pattern", ["model-*", "model-*/best.h5"])
+def test_a_pattern_that_no_shell_has_expanded(folder, ensemble, pattern):
+    shutil.rmtree(ensemble / "model-3")
+    home = ensemble.rename(ensemble.with_name("several [1]"))
+    _, result = evaluated("--weights", home / pattern, "--data", folder)
+    assert files_of(result) == [str(home / f"model-{number}" / "best.h5") for number in (1, 2)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no * in names")
+def test_a_file_whose_name_has_a_star(folder, weights, tmp_path):
+    path = shutil.copy(weights[0], tmp_path / "a*.h5")
+    shutil.copy(weights[1], tmp_path / "ab.h5")
+    assert files_of(evaluated("--weights", path, "--data", folder)[1]) == [str(path)]
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("empty", "empty is a folder without best.h5"), ("no-*/best.h5", "no file or folder is called so"),
+    ("begun", "begun is an ensemble of which no member has ended")])
+def test_nothing_is_found(folder, tmp_path, name, told):
+    for made in ("empty", "begun"):
+        (tmp_path / made).mkdir()
+    ensembles.planned(tmp_path / "begun", TrainingConfig(), ModelConfig(), {}, 2, 1.25)
+    done = script("evaluate.py", "--weights", tmp_path / name, "--data", folder)
+    assert done.code == 1
+    assert told in done.complaint
+    assert str(tmp_path / name) in done.complaint
+
+
+def test_weights_that_are_given_twice(folder, weights, run):
+    done = script("evaluate.py", "--weights", *weights, run, "--data", folder)
+    assert done.code == 1
+    assert f"{run / 'best.h5'}: the same weights as {weights[0]}" in done.complaint
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    ([], "test, --split test: 12 images of 4 classes"), (["--limit", 5], ": the first 5 of 12 images of"),
+    (["--split", "val"], "test, --split val: 12 images"), (["--limit", 50], "--split test: 12 images")])
+def test_what_is_tested_is_told(folder, weights, more, told):
+    done, _ = evaluated("--weights", weights[0], "--data", folder, *more)
+    line = next(line for line in done.err.splitlines() if "--split" in line)
+    assert line.startswith(str(folder / "test"))
+    assert told in line
+
+
+def test_raw_without_averages_is_told(folder, weights, tmp_path):
+    stored = read(weights[0]).weights
+    averaged = {path: array + 0.1 for path, array in stored.arrays.items()}
+    save(tmp_path / "averaged.h5", stored, averaged=averaged)
+    save(tmp_path / "raw.h5", stored, averaged=averaged, tested="raw")
+    for file, without in (("averaged.h5", False), ("raw.h5", True)):
+        done, _ = evaluated("--weights", tmp_path / file, weights[1], "--data", folder, "--raw")
+        assert ("--raw changes nothing" in done.err) == without
+    assert "--raw" not in evaluated("--weights", weights[1], "--data", folder)[0].err
 
 
 # Whose weights, and whose classes.
@@ -601,7 +701,7 @@ def test_too_many_damaged_pictures_end_it_again(folder, weights, tmp_path):
     [], ["--weights"], ["--weights", "a.h5", "--crops", "12"], ["--weights", "a.h5", "--limit", "0"],
     ["--weights", "a.h5", "--threads", "-1"], ["--weights", "a.h5", "--loader-threads", "0"],
     ["--weights", "a.h5", "--max-bad", "-1"], ["--weights", "a.h5", "--split", "dev"],
-    ["--weights", "a.h5", "--pool", "median"],
+    ["--weights", "a.h5", "--pool", "median"], ["--weights", "a.h5", "--pool", "max", "--crops", "1"],
     ["--weights", "a.h5", "--limit", "x"], ["--weights", "a.h5", "--workers", "2"]], ids=" ".join)
 def test_flags_out_of_range_are_usage_errors(arguments):
     done = script("evaluate.py", *arguments)
@@ -643,8 +743,16 @@ def test_weights_for_other_classes(folder, tmp_path):
     path = write_weights(tmp_path / "five.h5", classes="abcde")
     done = script("evaluate.py", "--weights", path, "--data", folder)
     assert done.code == 1
-    assert re.search(r"5 classes.*has 4", done.complaint)
+    assert re.search(r"5 classes.*has 4: give the weights and the data of one task$", done.complaint)
     assert str(folder) in done.complaint
+
+
+def test_unnamed_classes_are_to_be_named_where_the_data_has_some_of_them(folder, tmp_path):
+    for classes, naming in (("0123456", True), ("01", False)):
+        path = write_weights(tmp_path / f"{len(classes)}.h5", classes=classes)
+        done = script("evaluate.py", "--weights", path, "--data", folder)
+        assert done.code == 1
+        assert ("--classes NAMES.txt" in done.complaint) == naming
 
 
 def test_weights_for_as_many_other_classes(folder, weights, tmp_path):

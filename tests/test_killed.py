@@ -52,7 +52,9 @@ def test_killed_twenty_times_a_run_ends_as_one_that_never_was(tmp_path):
     assert done.code == 0, done.err
     whole = run_folder(tmp_path / "whole")
 
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")  # shown where it fails
+    rng = np.random.default_rng(seed)
     arguments: tuple[object, ...] = ("--data", data, *RUN, "--output", tmp_path / "killed")
     folder, kills = tmp_path / "killed", 0
     while kills < KILLS:
@@ -60,6 +62,7 @@ def test_killed_twenty_times_a_run_ends_as_one_that_never_was(tmp_path):
                                    stderr=subprocess.DEVNULL)
         while folder == tmp_path / "killed" and process.poll() is None:
             folder = next(iter((tmp_path / "killed").iterdir()), folder)
+            time.sleep(0.01)
         assert kill_at_some_moment(process, folder / "last.h5", rng.uniform(0, 0.15)), f"it ended after {kills} kills"
         kills += 1
         load_model(folder / "last.h5")  # whole, whenever it was that the process died

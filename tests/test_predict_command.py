@@ -1,6 +1,7 @@
 """python -m googlenet as a user runs it: summary and predict."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,19 @@ def test_predict_with_weights_of_another_framework(photos):
     expected = googlenet.load(FIXTURES / "torch_zip.pth").predict([read_image(photos[0])])[0]
     assert [guess["index"] for guess in best] == np.argsort(-expected, kind="stable")[:5].tolist()
     assert "torchvision (torch pickle (zip)), shorter side to 256 as in torchvision" in done.err
+
+
+def test_a_run_is_named_by_its_folder(weights, photos, tmp_path):
+    for name in ("run", "other"):
+        (tmp_path / name).mkdir()
+        shutil.copy(weights, tmp_path / name / "best.h5")
+    done = script("googlenet", "predict", photos[0], "--weights", tmp_path / "run", "--raw")
+    assert done.code == 0, done.err
+    assert str(tmp_path / "run" / "best.h5") in done.err
+    assert "--raw changes nothing" in done.err
+    done = script("googlenet", "predict", photos[0], "--weights", tmp_path / "*")
+    assert done.code == 1
+    assert f"names 2 networks, predict takes one: give one, such as {tmp_path / 'other' / 'best.h5'}" in done.complaint
 
 
 def test_preprocessing_can_be_chosen(weights, photos):

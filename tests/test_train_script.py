@@ -23,13 +23,26 @@ import train
 from data.datasets import open_dataset, split_validation
 from googlenet import runs
 from googlenet.commands import training
-from googlenet.reports.log import Log
 from googlenet.testing import Score
 from googlenet.training import Epoch, Trainer, configuration
 from googlenet.weights import load_model
-from minigrad import hdf5
 from minigrad.errors import InputError
-from tests.runs import CLASSES, TINY, command, process, read_rows, run_folder, script, write_set, write_weights
+from tests.runs import (
+    CLASSES,
+    TINY,
+    Killed,
+    assert_same_run,
+    command,
+    interrupt,
+    kill,
+    on_records,
+    process,
+    read_rows,
+    run_folder,
+    script,
+    write_set,
+    write_weights,
+)
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and limits")
 
@@ -59,19 +72,6 @@ def run(folder: Path, output: Path, **more: object) -> Path:
 def short(folder, tmp_path_factory) -> Path:
     """The folder of an uninterrupted run of two epochs."""
     return run(folder, tmp_path_factory.mktemp("short"))
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Same log apart from the speed, same weights, velocity and place in the data."""
-    assert read_rows(one) == read_rows(other)
-    for name in ("last.h5", "best.h5"):
-        (arrays, attributes), (others, more) = hdf5.load(one / name), hdf5.load(other / name)
-        assert arrays.keys() == others.keys()
-        for path in arrays:
-            np.testing.assert_array_equal(arrays[path], others[path], err_msg=f"{name} {path}")
-        for each in (attributes, more):
-            each.get("training") and each.update(training=json.loads(each["training"]) | {"output": ""})
-        assert attributes == more, name
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -175,6 +175,34 @@ def test_without_data_the_defaults_are_those_of_the_embedded_images():
     assert given == {"data": "photos", "epochs": 9}
 
 
+def test_with_trained_weights_what_the_file_decides_is_not_told_as_a_setting(folder, tmp_path):
+    """The recipe's `resize` and `standardise` are of images for weights that are drawn."""
+    weights = write_weights(tmp_path / "weights.h5")
+    preset = ["--preset", "cifar10", "--init", weights, "--data", folder, "--image-size", 32, "--epochs", 1]
+    done = script("train.py", *preset, "--output", tmp_path / "runs", "--threads", 1)
+    assert done.code == 0, done.err
+    settings = json.loads((run_folder(tmp_path / "runs") / "config.json").read_text(encoding="utf-8"))
+    assert (settings["training"]["resize"], settings["training"]["standardise"]) == (0, False)
+    assert settings["preprocessing"]["resize"] == 37
+    assert settings["training"]["lr"] == 0.005
+
+
+@pytest.mark.parametrize("more", [[], ["--ensemble", 2]], ids=["a run", "an ensemble"])
+def test_without_tensorboards_library_no_folder_is_left_behind(folder, tmp_path, monkeypatch, more):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    done = script("train.py", *flags(folder, tmp_path / "runs", tensorboard=None), *more)
+    assert done.code == 1
+    assert "--tensorboard needs tensorboardX" in done.complaint
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_single_image_that_a_batch_norm_cannot_take_is_told_before_it_begins(folder, tmp_path):
+    done = script("train.py", *flags(folder, tmp_path / "runs", variant="torchvision", batch_size=31))
+    assert done.code == 1
+    assert "batch-size 31: of 32 images" in done.complaint
+    assert not (tmp_path / "runs").exists()
+
+
 def test_two_runs_of_a_second_have_folders_of_their_own(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(runs.time, "strftime", lambda form: "20140917-120000")
     first = run(folder, tmp_path, epochs=1, heads="none")
@@ -212,21 +240,7 @@ def test_the_best_weights_are_those_of_the_lowest_error(folder, tmp_path, monkey
 @pytest.fixture
 def during(monkeypatch):
     """during(number, action): call `action` when step `number` is logged; -1, -2, ...: when that epoch's end is."""
-    for name in ("step", "epoch"):
-        original = getattr(Log, name)
-
-        def spy(log, record, original=original):
-            original(log, record)
-            at = -record.epoch - 1 if isinstance(record, Epoch) else record.step
-            actions.pop(at, lambda: None)()
-
-        monkeypatch.setattr(Log, name, spy)
-    actions = {}
-    return actions.__setitem__
-
-
-def interrupt(number=signal.SIGINT):
-    os.kill(os.getpid(), number)
+    return on_records(monkeypatch, lambda record: -record.epoch - 1 if isinstance(record, Epoch) else record.step)
 
 
 @POSIX
@@ -282,14 +296,31 @@ def test_a_second_ctrl_c_stops_at_once(folder, tmp_path, during):
 def test_a_finished_run_goes_on_for_more_epochs(folder, short, tmp_path):
     made = shutil.copytree(short, tmp_path / "run")
     done = script("train.py", "--resume", made)
-    assert done.code == 1
-    assert "2 epochs" in done.complaint
-    assert "--epochs" in done.complaint
+    assert done.code == 0, done.err
+    assert "all 2 epochs are behind it: its weights are tested; to train it for longer give more --epochs\n" in done.out
+    assert_same_run(made, short)
     assert script("train.py", "--resume", made, "--epochs", "3", "--lr", "0.001").code == 0
     rows = read_rows(made)
     assert [int(row["step"]) for row in rows] == [*range(1, 9), 8, *range(9, 17), 16, *range(17, 25), 24]
     assert float(rows[18]["lr"]) == pytest.approx(0.001 * math.sqrt(1 / 3))
     assert configuration(load_model(made / "last.h5"), made).epochs == 3
+
+
+def test_killed_after_its_last_checkpoint_a_run_is_finished(folder, short, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.Records, "close", lambda records, status: kill())
+    with pytest.raises(Killed):
+        script("train.py", *flags(folder, tmp_path, report=None))
+    monkeypatch.undo()
+    made = run_folder(tmp_path)
+    assert not (made / "curves.png").exists()
+    assert "<strong>training</strong>" in (made / "report.html").read_text(encoding="utf-8")
+    done = script("train.py", "--resume", made)
+    assert done.code == 0, done.err
+    assert "test: top-1 error" in done.out
+    assert f"evaluate with: python evaluate.py --weights {made / 'best.h5'} --data {folder} --crops 144" in done.out
+    assert (made / "curves.png").exists()
+    assert "<strong>finished</strong>" in (made / "report.html").read_text(encoding="utf-8")
+    assert read_rows(made) == read_rows(short)
 
 
 @pytest.mark.parametrize("flag", [
@@ -361,10 +392,12 @@ def test_killed_while_it_saves_and_resumed(folder, long, tmp_path):
     rng = random.Random(0)
     arguments, steps = flags(folder, tmp_path, save_every=1e-9, **LONG), []
     for _ in range(3):
+        before = [path.stat().st_mtime_ns for path in tmp_path.glob("*/last.h5")]
         running = started(*arguments)
-        begin = steps[-1] if steps else 0
-        read_until(running, rf" (?!{begin}/)\d+/160")
-        time.sleep(rng.uniform(0, 0.3))
+        while [path.stat().st_mtime_ns for path in tmp_path.glob("*/last.h5")] == before:
+            assert running.poll() is None, "ended before it had saved"
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.1))
         running.kill()
         running.communicate()
         made = run_folder(tmp_path)
@@ -378,9 +411,6 @@ def test_killed_while_it_saves_and_resumed(folder, long, tmp_path):
 
 def test_killed_between_the_log_and_the_checkpoint(folder, short, tmp_path, monkeypatch):
     """The epoch's line is on the disk, its checkpoint isn't: on resuming the line is not written twice."""
-    class Killed(BaseException):
-        pass
-
     save = Trainer.save
 
     def save_or_die(trainer, path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from googlenet.commands.files import fetching
+from data.fetch import bar
 from googlenet.weights import fetch
 
 
@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(flags: argparse.Namespace) -> int:
     """Fetch, and print where the file is and how to go on."""
-    with fetching(flags.name) as progress:
+    with bar(flags.name) as progress:
         path = fetch.fetch(flags.name, flags.folder, progress)
     print(path)
     print(f"licence: {fetch.PUBLISHED[flags.name].licence}")

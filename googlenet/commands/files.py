@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import logging
+import os
 from pathlib import Path
 
-from data.fetch import bar as fetching
+from data.fetch import bar
 from data.names import read_list
 from data.preprocess import PREPROCESSINGS, Preprocessing
+from googlenet import ensembles
 from googlenet.classes import BACKGROUND
 from googlenet.config import ModelConfig
+from googlenet.scripts import shown_path
 from googlenet.weights import fetch
+from googlenet.weights.files import file_of
 from googlenet.weights.weights import Weights
 from minigrad.errors import InputError
+
+log = logging.getLogger(__name__)
 
 WEIGHTS_HELP = f"weights of any format that is read, or {', '.join(fetch.PUBLISHED)}: published ones, which are fetched"
 PREPROCESS_HELP = "how images become the network's input, instead of what belongs to the weights"
@@ -33,8 +41,47 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
 
 def path_of(text: str) -> Path:
     """Return the path of weights: `text` itself, or of the published ones of this name, fetched under a bar."""
-    with fetching(text) as progress:
+    with bar(text) as progress:
         return fetch.resolve(text, progress)
+
+
+def weights_of(text: str) -> list[str]:
+    """Return the weights that `text` names: best.h5 of a run's folder, those of an ensemble's members that have ended,
+    all that fit a pattern with *, which not every shell expands; otherwise `text` itself.
+
+    Raises InputError where there are none."""
+    if "*" not in text or os.path.lexists(text):
+        return _weights_at(text)
+    found = sorted(glob.glob(glob.escape(text).replace("[*]", "*")))
+    if not found:
+        raise InputError(f"{text}: no file or folder is called so: check the path")
+    return [weights for each in found for weights in _weights_at(each)]
+
+
+def _weights_at(text: str) -> list[str]:
+    if text in fetch.PUBLISHED:
+        return [text]
+    ensemble = ensembles.file_of(text)
+    if ensemble:
+        return _members(ensemble)
+    if not file_of(text).is_dir():
+        return [text]
+    best = Path(text) / "best.h5"
+    if not best.is_file():
+        raise InputError(f"{text} is a folder without best.h5, which a run writes after its first epoch: give the "
+                         "folder of a run or an ensemble, or a weight file")
+    return [str(best)]
+
+
+def _members(path: Path) -> list[str]:
+    """Return the weights of an ensemble's members that have ended, and say how many they are."""
+    ensemble = ensembles.read(path)
+    found = [str(each.best) for each in ensemble.members if each.folder.name in ensemble.ended and each.best.is_file()]
+    if not found:
+        raise InputError(f"{path.parent} is an ensemble of which no member has ended: give the folder of one, or go on "
+                         f"with: python train.py --resume {shown_path(path.parent)}")
+    log.info("%s: an ensemble, %d of its %d members have ended", path.parent, len(found), len(ensemble.members))
+    return found
 
 
 def check_output(out: Path, endings: tuple[str, ...], source: Path, force: bool) -> None:

@@ -1,14 +1,12 @@
 """Training an ensemble, as train.py --ensemble does: its members one after the other, then a table of them."""
 from __future__ import annotations
 
-from shlex import quote
-
 from googlenet import runs
 from googlenet.commands import text, training
 from googlenet.ensembles import Ensemble
-from googlenet.reports.curves import curves
-from googlenet.reports.log import read_log
-from googlenet.series import Planned
+from googlenet.scripts import shown_path
+from googlenet.series import FREE, Planned
+from minigrad.errors import InputError
 
 
 def carry_out(ensemble: Ensemble) -> int:
@@ -25,7 +23,7 @@ def carry_out(ensemble: Ensemble) -> int:
                 return training.STOPPED
             ensemble.end(member, training.test(member.best, member.training, images) if images else None)
     except KeyboardInterrupt:
-        print(f"go on with: python train.py --resume {quote(str(ensemble.folder))}")
+        print(f"go on with: {training.going_on(ensemble.folder)}")
         raise
     tell(ensemble)
     return 0
@@ -40,14 +38,23 @@ def differences(member: Planned, ensemble: Ensemble) -> str:
 
 def trained(member: Planned, ensemble: Ensemble) -> bool:
     """Train a member, or what is left of it; return whether the next one may begin."""
-    kept = member.kept()
-    if kept and kept.ended:  # but killed before that was noted
-        curves(read_log(member.folder / "log.csv"), member.folder / "curves.png")
-        return True
+    require_as_planned(member)
     ended = training.carry_out(member.begun(), ensemble.folder)
     if ended.done and ended.stopped:
-        print(f"stopped; go on with: python train.py --resume {quote(str(ensemble.folder))}")
+        print(f"stopped; go on with: {training.going_on(ensemble.folder)}")
     return not ended.stopped
+
+
+def require_as_planned(member: Planned) -> None:
+    """Raise InputError where a member was gone on with by itself with settings that the others do not have."""
+    kept = member.kept()
+    if not kept:
+        return
+    for name in sorted(runs.CHANGEABLE - FREE):
+        own, planned = getattr(kept.training, name), getattr(member.training, name)
+        if own != planned:
+            raise InputError(f"{member.folder} was trained by itself with {name} {own}, the others with {planned}: "
+                             "move it out of the ensemble, which then trains it anew")
 
 
 def tell(ensemble: Ensemble) -> None:
@@ -66,6 +73,4 @@ def tell(ensemble: Ensemble) -> None:
                                                              strict=True))
         print("\n" + text.table([*rows, ("mean", "", *(f"{error:.2%}" for error in means))]))
     data = ensemble.members[-1].training.data
-    source = "" if data == "embedded" else f" --data {quote(data)}"
-    files = f"{quote(str(ensemble.folder))}/model-*/best.h5"
-    print(f"evaluate with: python evaluate.py --weights {files}{source} --table")
+    print(f"evaluate with: {training.evaluation(shown_path(ensemble.folder), data)} --table")

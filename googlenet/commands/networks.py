@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +25,9 @@ from googlenet.weights.files import sha256
 from googlenet.weights.inspection import OURS
 from googlenet.weights.weights import Weights
 from minigrad import hdf5
+from minigrad.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 class Network(NamedTuple):
@@ -30,6 +35,7 @@ class Network(NamedTuple):
 
     predictor: Predictor
     told: dict[str, str]
+    averaged: bool = False  # whether averaged weights are tested, unless --raw asks for the others
 
     def __str__(self) -> str:
         return "{file}: {variant} ({format}), {preprocessing}".format(**self.told)
@@ -37,7 +43,9 @@ class Network(NamedTuple):
 
 def add_flags(parser: argparse.ArgumentParser, *, several: bool) -> None:
     """Add --weights, --preprocess, --classes, --image-size and --raw."""
-    help_ = f"best.h5 of a run; {WEIGHTS_HELP}" + ("; several are an ensemble" if several else "")
+    help_ = f"a run's folder or its best.h5; {WEIGHTS_HELP}"
+    if several:
+        help_ += "; several, or the folder of train.py --ensemble, are an ensemble"
     parser.add_argument("--weights", nargs="+" if several else None, required=True, metavar="FILE", help=help_)
     parser.add_argument("--preprocess", choices=PREPROCESSINGS, help=PREPROCESS_HELP)
     add_classes(parser)
@@ -45,10 +53,25 @@ def add_flags(parser: argparse.ArgumentParser, *, several: bool) -> None:
     parser.add_argument("--raw", action="store_true", help="the raw weights, where the file has averaged ones too")
 
 
+def open_networks(weights: Sequence[str], flags: argparse.Namespace) -> list[Network]:
+    """Open weights, and say where --raw changes nothing. Raises InputError where two are the same, and as below."""
+    opened: dict[str, Network] = {}
+    for text in weights:
+        network = open_network(text, flags)
+        other = opened.setdefault(network.told["sha256"], network)
+        if other is not network:
+            raise InputError(f"{network.told['file']}: the same weights as {other.told['file']}, which is given too: "
+                             "give each network once")
+    if flags.raw and not any(each.averaged for each in opened.values()):
+        log.info("--raw changes nothing: no file is tested with averaged weights")
+    return list(opened.values())
+
+
 def open_network(text: str, flags: argparse.Namespace) -> Network:
     """Open the weights that `text` names, as the flags of `add_flags` say. Raises InputError where they are none."""
     path = path_of(text)
-    weights = read(path, image_size=flags.image_size).tested(flags.raw)
+    stored = read(path, image_size=flags.image_size)
+    weights = stored.tested(flags.raw)
     if flags.classes:
         weights = replace(weights, classes=class_names(flags.classes, weights))
     if flags.preprocess:
@@ -56,7 +79,7 @@ def open_network(text: str, flags: argparse.Namespace) -> Network:
     loaded = LoadedModel(weights.model(str(path)), weights.classes, weights.preprocessing)
     told = {"file": str(path), "variant": weights.config.variant, "format": _format(path, weights),
             "sha256": sha256(path), "preprocessing": str(weights.preprocessing)}
-    return Network(Predictor(loaded), told)
+    return Network(Predictor(loaded), told, averaged=stored.tested() is not stored.weights)
 
 
 def _format(path: Path, weights: Weights) -> str:

@@ -12,6 +12,7 @@ from data.crops import COUNTS, crops
 from data.decode import read_image
 from data.errors import DataError
 from googlenet.commands import networks
+from googlenet.commands.files import weights_of
 from googlenet.testing import top
 from minigrad.errors import InputError
 
@@ -28,7 +29,11 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(flags: argparse.Namespace) -> int:
     """Print the five best classes of each image; the damaged ones are named at the end, as an error."""
-    opened = networks.open_network(flags.weights, flags)
+    found = weights_of(flags.weights)
+    if len(found) > 1:
+        raise InputError(f"{flags.weights} names {len(found)} networks, predict takes one: give one, such as "
+                         f"{found[0]}")
+    opened, = networks.open_networks(found, flags)
     network = opened.predictor
     print(opened, file=sys.stderr)
     results, failures = [], []

@@ -9,6 +9,9 @@ from googlenet.commands import text
 from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, short
 
 SETTING = ("models", "crops", "pool")
+CLASSES = 30  # that are printed whole; of more, the WORST
+WORST = 20
+NAME = 40  # characters of a class
 
 
 def told(row: dict[str, Any]) -> list[str]:
@@ -25,11 +28,14 @@ def told_difference(row: dict[str, Any]) -> list[str]:
 
 
 def classes(result: dict[str, Any]) -> str:
-    """Return the errors of each class, worst first, and of all."""
+    """Return the errors of each class, worst first, and of all; of many classes those of the worst."""
     rows = sorted(result["classes"].items(), key=lambda item: -item[1]["top1_error"])
-    return text.table([["class", "images", "top-1 error", "top-5 error"],
-                       *([name, f"{part['images']}", f"{part['top1_error']:.2%}", f"{part['top5_error']:.2%}"]
-                         for name, part in [*rows, ("all", result)])])
+    shown = rows if len(rows) <= CLASSES else rows[:WORST]
+    printed = text.table([["class", "images", "top-1 error", "top-5 error"],
+                          *([_cut(name), f"{part['images']}", f"{part['top1_error']:.2%}", f"{part['top5_error']:.2%}"]
+                            for name, part in [*shown, ("all", result)])])
+    more = f"\nthe {len(shown)} worst of {len(rows):,} classes: --json and --report have the others"
+    return printed + more * (len(shown) < len(rows))
 
 
 def members(result: dict[str, Any]) -> str:
@@ -69,10 +75,17 @@ def headline(row: dict[str, Any]) -> str:
     if "seconds" not in row:
         return line
     pool = ", maximum over crops" if row["pool"] == "max" else ""
-    return (f"{line}; intervals of 95 %\n"
-            f"{_counted(row['crops'], 'crop')}, {_counted(row['networks'], 'network')}{pool}, "
-            f"{row['seconds']:.1f} s, {row['images'] / row['seconds']:.1f} images/s: {row['ms_per_image']:.1f} ms an "
-            f"image with all that was read and computed, {row['network_ms_per_image']:.1f} ms of it in forward passes")
+    test = f"{_counted(row['crops'], 'crop')}, {_counted(row['networks'], 'network')}{pool}"
+    passes = f"{row['network_ms_per_image']:.1f} ms"
+    whole = (f"{row['seconds']:.1f} s, {row['images'] / row['seconds']:.1f} images/s: {row['ms_per_image']:.1f} ms an "
+             "image with all that was read and computed")
+    took = (f"{test}: {passes} an image in forward passes\nall tests of the table, {whole}" if "table" in row else
+            f"{test}, {whole}, {passes} of it in forward passes")
+    return f"{line}; intervals of 95 %\n{took}"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[:NAME - 1]}…"
 
 
 def _counted(count: int, thing: str) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -54,11 +53,14 @@ class Clock:
     first: int = 0  # the step it began at
     spent: list[float] = field(default_factory=list)  # seconds of whole epochs, validation included
 
+    def begin(self, step: int) -> None:
+        """Begin an epoch, or a part of it, at a step: where training went back, or on from the end of one."""
+        self.began, self.first = time.monotonic(), step
+
     def epoch_ends(self, step: int, steps: int) -> None:
         """Note the end of an epoch of `steps` steps; one that was resumed in its midst is scaled up."""
-        now = time.monotonic()
-        self.spent.append((now - self.began) * steps / max(step - self.first, 1))
-        self.began, self.first = now, step
+        self.spent.append((time.monotonic() - self.began) * steps / max(step - self.first, 1))
+        self.begin(step)
 
     def left(self, epochs: float) -> float | None:
         """Return the seconds that so many more epochs take, by the last three; None before one has ended."""
@@ -76,15 +78,25 @@ def carry_out(run: Run, whole: Path | None = None) -> Ended:
         with shown(trainer) as watch:
             ended = complete(run, watch)
     except DivergedError as error:
-        remedy = (f"the last good checkpoint is kept: --resume {quote(str(run.folder))}" if run.last.exists()
+        remedy = (f"the last good checkpoint is kept: --resume {scripts.shown_path(run.folder)}" if run.last.exists()
                   else "start again")
         raise InputError(f"{error}; {remedy}") from error
     if trainer.loader.bad or trainer.bad:
         print(f"left out as damaged: {len(trainer.loader.bad)} training, {len(trainer.bad)} validation images")
     if not ended.done:
-        again = quote(str(whole or run.folder))
-        print(f"stopped at step {trainer.step}, saved; go on with: python train.py --resume {again}")
+        print(f"stopped at step {trainer.step}, saved; go on with: {going_on(whole or run.folder)}")
     return ended
+
+
+def going_on(folder: Path) -> str:
+    """Return the command that goes on with a run, or an ensemble."""
+    return f"python train.py --resume {scripts.shown_path(folder)}"
+
+
+def evaluation(weights: str, data: str) -> str:
+    """Return the command that evaluates weights, as `shown_path` shows them, on a data set."""
+    source = "" if data == "embedded" else f" --data {scripts.shown_path(data)}"
+    return f"python evaluate.py --weights {weights}{source}"
 
 
 def describe(run: Run) -> None:
@@ -149,11 +161,13 @@ class Records:
             self.page.end(status)
         if self.events:
             self.events.close()
-        curves(read_log(self.run.log), self.run.folder / "curves.png")
+        curves(read_log(self.run.log), self.run.curves)
 
 
 def complete(run: Run, watch: Watch) -> Ended:
-    """Train to the end, or until a signal, and write the run's files; `watch` is called with each record."""
+    """Train to the end, or until a signal, and write the run's files; `watch` is called with each record.
+
+    Of a run that has ended already, the files are finished."""
     write_settings(run)
     records = Records(run)
     try:
@@ -174,6 +188,8 @@ def train(run: Run, records: Records, watch: Watch, stop: list[int]) -> Ended:
     for record in trainer.records():
         if isinstance(record, Epoch):
             clock.epoch_ends(record.step, trainer.epoch_steps)
+        elif isinstance(record, Restart):
+            clock.begin(record.step)
         left = clock.left(config.epochs - trainer.epoch - trainer.batch / trainer.loader.batches)
         records.note(record, left)
         watch(record, left)
@@ -186,7 +202,9 @@ def train(run: Run, records: Records, watch: Watch, stop: list[int]) -> Ended:
                 keep_epoch(run)
             if saved and stop:  # where it is not saved, training goes back first: that is the next record
                 break
-    return Ended(trainer.epoch >= config.epochs, bool(stop))
+    if run.ended and not run.best.exists():  # taken up in another folder, with nothing left to train
+        trainer.save_weights(run.best)
+    return Ended(run.ended, bool(stop))
 
 
 @contextmanager

@@ -78,9 +78,6 @@ def trained(each: Planned, bar: tqdm, cost: float) -> bool:
     kept = each.kept()
     if kept:
         each.require_same(kept.training, kept.network, str(each.folder))
-        if kept.ended:  # but killed before that was noted
-            bar.total -= cost
-            return True
     run = each.begun()
     try:
         return not training.complete(run, counted(run.trainer, bar, cost, each.folder.name)).stopped
@@ -111,7 +108,7 @@ def tested(name: str, each: Planned, images: Dataset) -> Result:
     networks = [load(each.best, raw=True), load(each.best)]
     raw, averaged = (score([network], images, 1, threads=config.loader_threads, max_bad=config.max_bad)
                      for network in networks)
-    speeds = [float(row["images_per_second"]) for row in read_log(each.folder / "log.csv") if row["lr"]]
+    speeds = [float(row["images_per_second"]) for row in read_log(each.log) if row["lr"]]
     return result(name, each, networks[0].model.config, raw, averaged, median(speeds))
 
 

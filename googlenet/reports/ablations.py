@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from googlenet.ablations.questions import BASE, QUESTIONS
+from googlenet.ablations.questions import QUESTIONS
 from googlenet.ablations.results import Answer, Estimate
 from googlenet.config import ModelConfig, TrainingConfig
 from googlenet.scripts import writing
@@ -82,27 +82,9 @@ def picture(answers: Sequence[Answer], path: Path) -> None:
     bottom = max(y for _, y, _ in places) + 0.8
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 1.2 + 0.3 * bottom), sharey=True,
                                             constrained_layout=True)
-    for answer, y, _ in places:
-        base = answer.variation.run == BASE and not answer.variation.averaged
-        mean = {"marker": "D" if base else "o", "color": DARK, "markersize": 6, "zorder": 3,
-                "markerfacecolor": "white" if base else DARK}
-        left.plot([100 * error for error in answer.errors], [y] * len(answer.errors), ".", color=PALE, markersize=7,
-                  zorder=2)
-        _bar(left, answer.error, y)
-        left.plot(100 * answer.error.mean, y, **mean)
-        if not base:
-            _bar(right, answer.error_difference, y)
-            right.plot(100 * answer.error_difference.mean, y, **mean)
-    left.axvline(100 * answers[0].error.mean, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-    right.axvline(0, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-    left.set_yticks([y for _, y, _ in places], [label for *_, label in places])
-    for question, y in _titles(places):
-        left.text(-0.02, y, question, transform=left.get_yaxis_transform(), ha="right", va="center", weight="bold",
-                  fontsize=9)
-    left.set(ylim=(bottom, -0.8), xlabel="top-1 error, %")
-    right.set(xlabel="difference, percentage points")
-    left.set_title("test errors: seeds, mean, 95 % interval", fontsize=10)
-    right.set_title("to the base (averages: to their last step), seed by seed", fontsize=10)
+    _errors(left, places)
+    _differences(right, places)
+    left.set(ylim=(bottom, -0.8))
     for axes in (left, right):
         axes.tick_params(axis="y", length=0, labelsize=9)
         axes.grid(axis="x", alpha=0.25)
@@ -110,6 +92,36 @@ def picture(answers: Sequence[Answer], path: Path) -> None:
     with writing(path):
         figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _errors(axes, places: Sequence[Place]) -> None:
+    """Draw each answer's error, and write what it is of."""
+    for answer, y, _ in places:
+        axes.plot([100 * error for error in answer.errors], [y] * len(answer.errors), ".", color=PALE, markersize=7,
+                  zorder=2)
+        _estimate(axes, answer.error, y, _is_base(answer))
+    base = next(answer for answer, *_ in places if _is_base(answer))
+    axes.axvline(100 * base.error.mean, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    axes.set_yticks([y for _, y, _ in places], [label for *_, label in places])
+    for question, y in _titles(places):
+        axes.text(-0.02, y, question, transform=axes.get_yaxis_transform(), ha="right", va="center", weight="bold",
+                  fontsize=9)
+    axes.set(xlabel="top-1 error, %")
+    axes.set_title("test errors: seeds, mean, 95 % interval", fontsize=10)
+
+
+def _differences(axes, places: Sequence[Place]) -> None:
+    """Draw each answer's difference to what it is compared with."""
+    for answer, y, _ in places:
+        if not _is_base(answer):
+            _estimate(axes, answer.error_difference, y)
+    axes.axvline(0, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    axes.set(xlabel="difference, percentage points")
+    axes.set_title("to the base (averages: to their last step), seed by seed", fontsize=10)
+
+
+def _is_base(answer: Answer) -> bool:
+    return not answer.variation.question
 
 
 Place = tuple[Answer, float, str]
@@ -140,7 +152,9 @@ def _titles(places: Sequence[Place]) -> list[tuple[str, float]]:
     return asked
 
 
-def _bar(axes, estimate: Estimate, y: float) -> None:
+def _estimate(axes, estimate: Estimate, y: float, base: bool = False) -> None:
+    axes.plot(100 * estimate.mean, y, marker="D" if base else "o", color=DARK, markersize=6, zorder=3,
+              markerfacecolor="white" if base else DARK)
     if math.isfinite(estimate.interval.low):
         axes.plot([100 * bound for bound in estimate.interval], [y, y], color=DARK, linewidth=1.6,
                   solid_capstyle="butt")

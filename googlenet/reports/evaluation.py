@@ -85,8 +85,9 @@ def _headline(result: Mapping[str, Any]) -> Html:
         ("Networks", networks, "the mean of their probabilities" if networks > 1 else "")]
     if result.get("seconds"):
         own = result.get("network_ms_per_image")
+        part = "all tests of the table; of this one" if result.get("table") else "of it"
         found.append(("Time of an image", _time(1000 * result["seconds"] / images),
-                      f"of it {_time(own)} in the network{'s' * (networks > 1)}" if own else ""))
+                      f"{part} {_time(own)} in the network{'s' * (networks > 1)}" if own else ""))
     intervals = element("p", "The ranges are intervals of 95 %.", class_="note")
     return Html(page.figures(found) + intervals)
 

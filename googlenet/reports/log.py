@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from pathlib import Path
 
 from googlenet.scripts import writing
 from googlenet.training import Epoch, Restart, Step
+from minigrad.errors import InputError
+from minigrad.files import write_whole
 
 COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "loss_aux2", "images_per_second",
            "validation_loss", "validation_top1_error", "validation_top5_error", "averaged_loss", "averaged_top1_error",
@@ -28,17 +30,15 @@ class Log:
 
     def _begin(self, step: int, epoch: int) -> None:
         """Open the file, with its lines up to a step of an epoch."""
-        path = self.path
-        kept = [row for row in read_log(path)
+        kept = [row for row in read_log(self.path)
                 if int(row["step"]) <= step and (row["lr"] or int(row["epoch"]) < epoch)] if step else []
-        temporary = path.with_name(f".{path.name}.part")
-        with writing(path):
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(kept)
-            os.replace(temporary, path)
-            self.file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_whole(self.path, [text.getvalue().encode()])
+        with writing(self.path):
+            self.file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
         self.writer = csv.DictWriter(self.file, COLUMNS)
 
     def step(self, record: Step) -> None:
@@ -76,10 +76,15 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a log.csv, the last one left out if a crash cut it."""
+    """Return the lines of a log.csv, the last one left out if a crash cut it. Raises InputError for another file."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = list(reader)
     except FileNotFoundError:
         return []
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read ({error}): move it away") from error
+    if not set(COLUMNS) <= set(reader.fieldnames or COLUMNS):
+        raise InputError(f"{path} is no log of a run: move it away")
     return [row for row in rows if None not in row.values() and row["step"].isdigit()]

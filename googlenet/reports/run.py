@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from googlenet.config import Config
-from googlenet.presets import PRESETS
+from googlenet.presets import AS_INPUT, PRESETS
 from googlenet.reports import page
 from googlenet.reports.learning import learning_of
 from googlenet.reports.page import Html, element, name, section, table
@@ -151,8 +151,9 @@ class RunPage:
         value, source = getattr(config, item.name), item.metadata["source"]
         unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
         shown = element("code", name("none" if value == "" else value), unit)
-        if item.name in self.preset and self.preset[item.name][0] == value:
-            source = self.preset[item.name][1]
+        chosen, origin = self.preset.get(item.name, (None, ""))
+        if value == (self.trainer.model.config.image_size if chosen == AS_INPUT else chosen):
+            source = origin
         elif value != item.default:
             shown, source = element("strong", shown), f"chosen; {item.default!s} is the default ({source})"
         return [element("code", item.name), shown, item.metadata["help"], source]

@@ -23,6 +23,15 @@ log = logging.getLogger(__name__)
 FLUSHED = 30.0  # seconds after which events are handed to the disk
 
 
+def require() -> None:
+    """Raise InputError where tensorboardX is missing."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise InputError("--tensorboard needs tensorboardX, which is not installed: pip install -e "
+                         '".[tensorboard]"') from error
+
+
 class Events:
     """The events of a run, in a folder of their own; a step's every `every` steps, as in log.csv.
 
@@ -31,19 +40,18 @@ class Events:
     events."""
 
     def __init__(self, folder: Path, trainer: Trainer, every: int = 1):
-        try:
-            from tensorboardX import event_file_writer
-        except ImportError as error:
-            raise InputError("--tensorboard needs tensorboardX, which is not installed: pip install -e "
-                             '".[tensorboard]"') from error
+        require()
+        from tensorboardX import event_file_writer
+
         self.folder, self.trainer, self.every = folder, trainer, every
         self._flushed, self._failed = time.monotonic(), False
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             # The name has the time in seconds; a second file of the same one must not replace the first.
-            suffix = f".{len(list(folder.iterdir())):04d}.{os.getpid()}"
+            earlier = len(list(folder.iterdir()))
+            suffix = f".{earlier:04d}.{os.getpid()}"
             self.file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
-        if trainer.step:
+        if earlier:  # also at step 0: a run that was killed before its first checkpoint
             self._purge(trainer.step)
 
     def step(self, record: Step) -> None:

@@ -2,8 +2,8 @@
 
     weights/ averaged/          the network, as in every file of weights (googlenet/weights/store.py)
     velocity/ average/ losses   state of SGD, of the average, and the losses of the epoch's steps so far
-    beginning/                  the weights of step 0, as long as training may go back to them (guard.py)
-    attributes                  the place in the data, the best validation, the configuration, ...
+    good/                       all of these at the place that training would go back to (guard.py)
+    attributes                  the place in the data, the best validation, the configuration, ...; good.step, ...
 """
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from data.base import Dataset
 from googlenet.config import TrainingConfig, from_json, to_json
 from googlenet.training.records import Losses
 from googlenet.weights import LoadedModel, save_weights
-from googlenet.weights.store import Attribute
+from googlenet.weights.store import Attribute, below
 from minigrad.averaging import TailMean
 from minigrad.errors import InputError
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from googlenet.training.trainer import Trainer
 
 PLACE = ("step", "epoch", "batch", "images")
-WEIGHTS, BEGINNING = "weights/", "beginning/"
+WEIGHTS = "weights/"
+GOOD = "good"
 
 
 class State(NamedTuple):
@@ -58,8 +60,7 @@ def take_over(trainer: Trainer, state: State) -> None:
     for path, view in trainer.flat.views(trainer.sgd.velocity).items():
         view[...] = arrays[f"velocity/{path}"]
     if trainer.average:
-        settings = {name.removeprefix("average."): float(value) for name, value in numbers.items()
-                    if name.startswith("average.")}
+        settings = {name: float(value) for name, value in below("average.", numbers).items()}
         if isinstance(trainer.average, TailMean):  # which begins where it began, though the run be made longer
             trainer.average.start = int(settings.get("start", trainer.average.start))
         trainer.average.restore(below("average/", arrays), settings)
@@ -86,27 +87,28 @@ def put_back(trainer: Trainer, state: State) -> None:
 def save(trainer: Trainer, path: str | PathLike[str]) -> None:
     """Write a checkpoint, whole or not at all. Raises InputError where the file can't be written."""
     arrays, numbers = state_of(trainer)
-    beginning = {BEGINNING + name: array for name, array in trainer.guard.beginning().items()}
+    good = trainer.guard.beside()
+    if good:
+        arrays |= {f"{GOOD}/{name}": array for name, array in good.arrays.items()}
+        numbers |= {f"{GOOD}.{name}": value for name, value in good.numbers.items()}
     attributes: dict[str, Attribute] = {
-        "training": to_json(trainer.config), "data": fingerprint(trainer), "bad": json.dumps(trainer.loader.bad),
+        "training": to_json(trainer.config), "data": trainer.fingerprint, "bad": json.dumps(trainer.loader.bad),
         "fresh": json.dumps(trainer.fresh), "halvings": trainer.guard.halvings}
     save_weights(path, trainer.model, preprocessing=trainer.preprocessing, classes=trainer.training.classes,
-                 averaged=trainer.averaged(), tested=trainer.config.tested, arrays={**arrays, **beginning},
+                 averaged=trainer.averaged(), tested=trainer.config.tested, arrays=arrays,
                  attributes={**numbers, **attributes})
 
 
 def restore(trainer: Trainer, loaded: LoadedModel) -> None:
     """Take over the state of a checkpoint: see `Trainer.restore`."""
     attributes, arrays = loaded.attributes, loaded.arrays
-    if attributes["data"] != fingerprint(trainer):
+    if attributes["data"] != trainer.fingerprint:
         raise InputError(f"the checkpoint was trained on {attributes['data']}, {trainer.config.data} holds "
-                         f"{fingerprint(trainer)}; resume with the data it was trained on")
+                         f"{trainer.fingerprint}; resume with the data it was trained on")
     trainer.set_fresh(json.loads(str(attributes["fresh"])))
-    beginning = below(BEGINNING, arrays)
-    if beginning:
-        weights = {WEIGHTS + path: array for path, array in beginning.items()}
-        begun = state_of(trainer).copy()  # which has taken no step yet
-        trainer.guard.good = State(weights | begun.arrays, begun.numbers)
+    good = below(f"{GOOD}/", arrays)
+    if good:
+        trainer.guard.good = State(good, below(f"{GOOD}.", attributes))
     trainer.guard.halvings = int(attributes["halvings"])
     take_over(trainer, State(arrays, attributes))
     trainer.loader.bad.update(json.loads(str(attributes["bad"])))
@@ -119,11 +121,7 @@ def configuration(loaded: LoadedModel, path: str | PathLike[str]) -> TrainingCon
     return from_json(TrainingConfig, str(loaded.attributes["training"]))
 
 
-def fingerprint(trainer: Trainer) -> str:
-    """Return what tells one training set from another."""
-    return f"{len(trainer.training)} images (labels {zlib.crc32(trainer.training.labels.tobytes()):08x})"
-
-
-def below(group: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays of a group, by their names in it."""
-    return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
+def fingerprint(dataset: Dataset) -> str:
+    """Return what tells one set of images from another: their labels, their names and those of the classes."""
+    names = "\0".join([*dataset.classes, "", *dataset.names]).encode("utf-8", "surrogatepass")
+    return f"{len(dataset)} images (labels and names {zlib.crc32(names, zlib.crc32(dataset.labels.tobytes())):08x})"

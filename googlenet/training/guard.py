@@ -3,11 +3,11 @@
 A rate that is too high shows in two ways. The loss overflows; or a classifier stays at ln(classes), the loss of a
 guess, as BVLC's upper two once did for 2.4 million steps (Caffe, pull request 1598). What helped those who met it was
 to halve the rate and to start again. With `--on-divergence halve` the trainer does so: until the end of the first epoch
-at the full rate it goes back to the beginning, as weights of a bad start are no good start; after that to the state of
-the last checkpoint, or to the beginning where none was written. The rates are halved from there on, up to five times.
+at the full rate it goes back to the beginning, as weights of a bad start are no good start; after that to the end of
+the last epoch. The rates are halved from there on, up to five times.
 
-A run that is stopped at any moment and resumed from its last checkpoint diverges at the same step and goes back to the
-same state: what lies beyond that checkpoint is lost either way.
+When a run is saved does not matter to where it goes back to: a checkpoint has that state beside its own, so that a run
+which is stopped anywhere and resumed goes back to the same weights as one that was not.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from googlenet.training.checkpoints import WEIGHTS, State, below, put_back, with_weights
+from googlenet.training.checkpoints import State, put_back, with_weights
 from googlenet.training.records import DivergedError, Restart, mean
 from minigrad import Tensor, no_grad, ops
 
@@ -49,14 +49,14 @@ class Guard:
         if self.halving and self.good is None:
             self.good = with_weights(self.trainer)
 
-    def saved(self) -> None:
-        """Keep the state that has just been written, unless the way back is to the beginning."""
+    def epoch_ended(self) -> None:
+        """Keep the state at the end of an epoch, unless the way back is to the beginning."""
         if self.halving and not self._early:
             self.good = with_weights(self.trainer)
 
-    def beginning(self) -> dict[str, np.ndarray]:
-        """Return the weights that training began with, as long as a checkpoint must keep them to go back to."""
-        return below(WEIGHTS, self.good.arrays) if self.good and self._early else {}
+    def beside(self) -> State | None:
+        """Return the state to go back to, None where a checkpoint's own is the same."""
+        return self.good if self.trainer.batch or self._early else None
 
     def sound(self) -> bool:
         """Return whether the weights are good to be saved; where they are not, the next record is a Restart.
@@ -85,7 +85,7 @@ class Guard:
         with no_grad():
             loss = ops.cross_entropy(t.model.eval()(x).logits, t.latest.labels).item()
         if training:
-            t.train()
+            t.to_training()
         if not math.isfinite(loss) or not np.isfinite(t.flat.data).all() or not np.isfinite(t.sgd.velocity).all():
             raise DivergedError(f"after step {t.step} the loss is {loss}, or a weight is no number")
         self.sound_at = t.step

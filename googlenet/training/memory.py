@@ -4,17 +4,19 @@
     weights        the weights and everything of their size: gradient, velocity, averages, the state to go back to
     activations    what the forward pass keeps for the backward pass, for every image of a batch
     batches        images that are decoded, ahead of the step and in it
-    checkpoint     the file, which is composed in memory
+    checkpoint     the file, which is composed in memory, with the state to go back to
     data           images that the data set holds in memory
 
 What is kept for an image is not computed but seen: a forward pass of a few images of zeros, by the same kernels, on
 weights that are zero and so take no memory; then the arrays behind its graph are summed up. Below frozen layers nothing
 is kept, and what two neighbouring stages hold counts instead. The rest is counted, as if no memory were used twice. The
 sum is within 15 % of the peaks that Linux tells (tests/googlenet/training/test_memory.py), but for the first run of
-a new version: compiling takes some 200 MiB, which activations then take over.
+a new version: compiling takes some 200 MiB, which activations then take over. Nothing is refused within that error.
 """
 from __future__ import annotations
 
+import gc
+import math
 import os
 from collections.abc import Iterator
 from itertools import pairwise
@@ -25,7 +27,7 @@ import numpy as np
 
 from data.base import Dataset
 from googlenet.config import ModelConfig
-from googlenet.model import GoogLeNet
+from googlenet.model import GoogLeNet, has_batch_norm
 from googlenet.training import freezing
 from googlenet.training.trainer import Trainer
 from minigrad import Tensor, nn, ops
@@ -35,6 +37,7 @@ from minigrad.tensor import topological_order
 PROGRAM = 155 * 2**20  # bytes, measured with CPython 3.11, NumPy 2.4 and Numba 0.68
 LEFT_BEHIND = 50 * 2**20  # bytes that loading kernels leaves free, for activations to take
 WORKSPACE = 4  # times the largest layer's weights: Winograd's are four times the weights
+ERROR = 0.15  # of the estimate
 TRIED = 4  # images of the forward pass that is looked at
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -59,10 +62,10 @@ class Memory(NamedTuple):
         return f"{gib(self.total)} GiB ({parts})"
 
 
-def estimate(trainer: Trainer, batch_size: int | None = None) -> Memory:
-    """Return about what training takes at its busiest moment, with the trainer's batch size or another one."""
+def estimate(trainer: Trainer) -> Memory:
+    """Return about what training takes at its busiest moment."""
     config, model = trainer.config, trainer.model
-    N, S, item = batch_size or config.batch_size, model.config.image_size, np.dtype(model.config.dtype).itemsize
+    N, S, item = config.batch_size, model.config.image_size, np.dtype(model.config.dtype).itemsize
     P = trainer.flat.data.size
     average = 8 * P if trainer.average else 0  # float64
     state = 2 * item * P + average  # with the velocity
@@ -79,17 +82,18 @@ def estimate(trainer: Trainer, batch_size: int | None = None) -> Memory:
         weights=copies * state + item * P + tested,
         activations=max(kept, passing, LEFT_BEHIND),
         batches=batch * (4 * (ahead + config.loader_threads) + item + 4),
-        checkpoint=state + item * P * (bool(average) + trainer.guard.halving),
+        checkpoint=copies * state + item * P * bool(average),
         data=_in_memory(trainer.training))
 
 
 def require_memory(trainer: Trainer) -> Memory:
     """Return the estimate of a run that is about to begin.
 
-    Raises InputError, with the batch size that fits, where it needs more than is free. Where that is not known, as on
-    Windows, nothing is refused."""
+    Raises InputError, with the batch size that fits, where it needs more than is free, whatever the estimate's error.
+    Where what is free is not known, as on Windows, nothing is refused."""
+    gc.collect()  # trainers of runs before this one, whose parts refer to each other
     needed, free = estimate(trainer), free_memory()
-    if free is None or needed.total - _resident() <= free:
+    if free is None or (1 - ERROR) * needed.total - _resident() <= free:
         return needed
     found = f"training needs about {needed}, {gib(free)} GiB are free"
     fitting = _largest_batch(trainer, needed, free + _resident())
@@ -98,8 +102,9 @@ def require_memory(trainer: Trainer) -> Memory:
                          "smaller --image-size or --width")
     images = trainer.config.batch_size * trainer.config.accumulate
     size = next(size for size in range(fitting, 0, -1) if images % size == 0)
+    but = ", but for batch norm" if has_batch_norm(trainer.model.config) else ""
     raise InputError(f"{found}: at most {fitting} images at a time fit; --batch-size {size} "
-                     f"--accumulate {images // size} is the same step")
+                     f"--accumulate {images // size} is the same step{but}")
 
 
 def free_memory() -> int | None:
@@ -172,7 +177,7 @@ def _in_memory(dataset: Dataset) -> int:
 def _largest_batch(trainer: Trainer, needed: Memory, limit: int) -> int:
     """Return how many images a batch may have within `limit` bytes."""
     growing = (needed.activations + needed.batches) / trainer.config.batch_size  # bytes of an image
-    return max(0, int((limit - needed.total) / growing) + trainer.config.batch_size)
+    return max(0, math.floor((limit - needed.total) / growing) + trainer.config.batch_size)
 
 
 def _resident() -> int:
@@ -193,22 +198,23 @@ def _groups() -> Iterator[int]:
     """Yield what the limit of each control group leaves: of this process's own, and of those above it."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, kinds, own = line.split(":", 2)
-        names = ("memory.max", "memory.current", "inactive_file")
-        root = CGROUPS
+        limit, usage, root = "memory.max", "memory.current", CGROUPS
+        given_back = ["inactive_file", "active_file", "slab_reclaimable"]
         if kinds:  # version 1
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            root = CGROUPS / "memory"
+            limit, usage, root = "memory.limit_in_bytes", "memory.usage_in_bytes", CGROUPS / "memory"
+            given_back = ["total_inactive_file", "total_active_file"]
         if not kinds or "memory" in kinds.split(","):
             for group in (Path(own), *Path(own).parents):
-                yield from _left(root / str(group).lstrip("/"), *names)
+                yield from _left(root / str(group).lstrip("/"), limit, usage, given_back)
 
 
-def _left(group: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
-    """Yield the bytes that are left of a control group's limit, files that are only cached not counted; or nothing."""
+def _left(group: Path, limit: str, usage: str, given_back: list[str]) -> Iterator[int]:
+    """Yield the bytes that are left of a control group's limit, or nothing; what the system gives back before it ends a
+    program, such as files that are only cached, is not taken."""
     try:
         most, taken = (group / limit).read_text().strip(), int((group / usage).read_text())
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         if most != "max":
-            yield max(0, int(most) - taken + int(counts.get(cache, 0)))
+            yield max(0, int(most) - taken + sum(int(counts.get(name, 0)) for name in given_back))
     except (OSError, ValueError):  # no such group here, as in a container that sees only its own
         return

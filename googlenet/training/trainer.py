@@ -7,7 +7,8 @@ the raw weights, both are in the files, and `tested` says which of the two is wh
 
 `Trainer.records` yields a `Step` after every update, an `Epoch` after every pass and its validation, and a `Restart`
 where it went back (guard.py); it never prints. All that a run needs to go on is in the file that `Trainer.save` writes
-between two records: a run that is stopped and resumed computes the same numbers, bit for bit, as one that was not.
+between two records: a run that is stopped, and resumed on as many threads, computes the same numbers, bit for bit, as
+one that was not. With other threads sums have other parts and round otherwise.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import cached_property
 from itertools import count
 from os import PathLike
 
@@ -38,6 +40,7 @@ from googlenet.weights import LoadedModel, save_weights
 from googlenet.weights.fitting import apply, transfer
 from minigrad import Tensor, init, nn, ops
 from minigrad.averaging import Average, TailMean, WarmedEma, averaged_state
+from minigrad.errors import InputError
 from minigrad.flat import FlatParameters
 from minigrad.optim import SGD, clip_norm
 
@@ -45,7 +48,8 @@ from minigrad.optim import SGD, clip_norm
 class Trainer:
     """A network in training: what it learns from, and the state that a checkpoint holds.
 
-    Raises InputError where `config.freeze` names layers that the network does not have."""
+    Raises InputError where `config.freeze` names layers that the network does not have, or where a batch norm would
+    get a single value a channel."""
 
     def __init__(self, model: GoogLeNet, config: TrainingConfig, training: Dataset, validation: Dataset | None,
                  preprocessing: Preprocessing):
@@ -73,11 +77,17 @@ class Trainer:
         self.bad: dict[str, str] = {}  # validation images that can't be used: name -> reason
         self.watch_validation: Callable[[int], None] = lambda done: None  # called with the images that are scored
         self.guard = Guard(self)
+        self._require_variance()
 
     @property
     def epoch_steps(self) -> int:
         """Updates in an epoch, the last one of fewer batches."""
         return -(-self.loader.batches // self.config.accumulate)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this training set from others."""
+        return checkpoints.fingerprint(self.training)
 
     def initialise(self, trained: Mapping[str, np.ndarray] | None = None, source: str = "") -> list[str]:
         """Fill the weights as the configuration says; biases of classifiers begin at zero (BVLC).
@@ -109,13 +119,26 @@ class Trainer:
             except DivergedError as error:
                 yield self.guard.go_back(error)
 
-    def train(self) -> None:
+    def _require_variance(self) -> None:
+        """Raise InputError where a batch norm that learns would get a single value a channel, which has no variance."""
+        images, size = len(self.training), self.config.batch_size
+        norms = {path.partition("/")[0] for path in self.flat.places.keys() - self.frozen
+                 if path.endswith("/batch_norm/beta")}
+        heads = self.model.heads.values()
+        grids = {name: self.model.head(name).size if name in heads else self.model.stage_shapes[name][0]
+                 for name in norms}
+        if (images % size or size) == 1 and 1 in grids.values():
+            raise InputError(f"batch-size {size}: of {images} images the last batch has a single one, which has no "
+                             "variance for a batch norm on a grid of 1x1: give another --batch-size, or a larger "
+                             "--image-size")
+
+    def to_training(self) -> None:
         """Switch the network to training, but for batch norms that are frozen."""
         freezing.train(self.model, self.frozen)
 
     def _steps(self) -> Iterator[Step]:
         """Yield the steps of this epoch that are left."""
-        self.train()
+        self.to_training()
         with closing(self.loader.epoch(self.epoch, self.batch)) as batches:
             began = time.perf_counter()
             for group in Groups(batches, self.config.accumulate, self.loader.batches):
@@ -171,15 +194,17 @@ class Trainer:
         self.guard.require_sound()
         warnings = self.guard.stuck_heads()
         result = None if self.validation is None else self.validate()
-        if result is not None and not math.isfinite(result.loss):
-            raise DivergedError(f"the validation loss is {result.loss} after epoch {self.epoch + 1}")
         averaged = None if self.validation is None or self.average is None else self.validate(averaged=True)
+        for score, of in ((result, ""), (averaged, " of the averaged weights")):
+            if score is not None and not math.isfinite(score.loss):
+                raise DivergedError(f"the validation loss{of} is {score.loss} after epoch {self.epoch + 1}")
         tested = result if self.config.tested == "raw" else averaged or result
         best = tested is None or (tested.top1_error, tested.loss) < self.best
         if best and tested is not None:
             self.best = tested.top1_error, tested.loss
         record = Epoch(self.epoch, self.step, self.images, mean(self.losses), result, best, warnings, averaged)
         self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
+        self.guard.epoch_ended()
         return record
 
     def validate(self, averaged: bool = False) -> Score:
@@ -221,7 +246,6 @@ class Trainer:
         if not self.guard.sound():
             return False
         checkpoints.save(self, path)
-        self.guard.saved()
         return True
 
     def save_weights(self, path: str | PathLike[str]) -> bool:
@@ -230,7 +254,7 @@ class Trainer:
             return False
         save_weights(path, self.model, preprocessing=self.preprocessing, classes=self.training.classes,
                      averaged=self.averaged(), tested=self.config.tested,
-                     attributes={"trained_images": self.images, "data": checkpoints.fingerprint(self)})
+                     attributes={"trained_images": self.images, "data": self.fingerprint})
         return True
 
     def restore(self, loaded: LoadedModel) -> None:

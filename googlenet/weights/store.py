@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from googlenet.weights.weights import Source, Weights
 from minigrad import hdf5
 from minigrad.errors import InputError
 
+T = TypeVar("T")
 Attribute = str | int | float
 OWN = ("model", "variant", "classes", "preprocessing")
 SOURCE, TESTED = "source", "tested"
@@ -102,14 +103,15 @@ def read(path: str | PathLike[str]) -> Stored:
         raise InputError(f"{path}: {error}") from error
     if len(classes) != config.classes:
         raise InputError(f"{path} names {len(classes)} classes for a network of {config.classes}: write it again")
-    weights = Weights(config, _below(GROUP, arrays), classes, preprocessing, source)
+    weights = Weights(config, below(GROUP, arrays), classes, preprocessing, source)
     rest = {name: array for name, array in arrays.items() if not name.startswith((GROUP, AVERAGED))}
     others = {name: value for name, value in attributes.items() if name not in (*OWN, SOURCE, TESTED)}
-    return Stored(weights, _below(AVERAGED, arrays), rest, others, str(attributes.get(TESTED, "averaged")))
+    return Stored(weights, below(AVERAGED, arrays), rest, others, str(attributes.get(TESTED, "averaged")))
 
 
-def _below(group: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(group): array for name, array in arrays.items() if name.startswith(group)}
+def below(group: str, named: Mapping[str, T]) -> dict[str, T]:
+    """Return what is in a group, by the names in it."""
+    return {name.removeprefix(group): value for name, value in named.items() if name.startswith(group)}
 
 
 def _source(text: str) -> Source:

@@ -15,7 +15,8 @@ DATA = ("--data", "photos")
 
 
 def flags(*arguments):
-    return train.read_flags(list(arguments))[0]
+    trained = ("--init", "bvlc") if "finetune" in arguments else ()
+    return train.read_flags([*trained, *arguments])[0]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -56,12 +57,32 @@ def test_a_presets_data_is_used_unless_another_is_given():
 
 @pytest.mark.parametrize(("name", "steps", "fall"), [("bvlc", 10_000_000, 320_000), ("bvlc-quick", 2_400_000, None)])
 def test_bvlcs_epochs_are_the_steps_of_its_solvers(name, steps, fall):
-    settings = {setting: value for setting, (value, _) in PRESETS[name].settings.items()}
-    epoch = IMAGENET / settings["batch_size"]
-    assert round(steps / epoch, -1) == settings["epochs"]
-    assert math.isclose(steps / epoch, settings["epochs"], rel_tol=0.002)
+    """But for the hundredth of the images that is held out."""
+    taken = flags("--preset", name, *DATA)
+    epoch = IMAGENET * (1 - taken.validation_fraction) / taken.batch_size
+    assert round(steps / epoch, -1) == taken.epochs
+    assert math.isclose(steps / epoch, taken.epochs, rel_tol=0.011)
     if fall:
-        assert math.isclose(fall / epoch, settings["decay_epochs"], rel_tol=0.002)
+        assert math.isclose(fall / epoch, taken.decay_epochs, rel_tol=0.011)
+
+
+@pytest.mark.parametrize("name", ["paper", "bvlc", "bvlc-quick"])
+def test_of_imagenet_a_dozen_images_a_class_are_held_out(name):
+    assert 12 <= flags("--preset", name, *DATA).validation_fraction * IMAGENET / 1000 < 13
+
+
+def test_finetuning_needs_trained_weights(tmp_path):
+    for start in ([], ["--init", "he"]):
+        done = script("train.py", "--preset", "finetune", *start, *DATA, "--output", tmp_path / "runs")
+        assert done.code == 2
+        assert "finetune goes on from trained weights: give --init FILE, or, to download them, --init " in done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_shifts_of_cifars_images_are_the_usual_part():
+    """The crop moves by up to 4 of 32 pixels about the middle."""
+    taken = flags("--preset", "cifar10")
+    assert (taken.resize - taken.image_size) / 2 / taken.image_size == 4 / 32
 
 
 def test_another_name_is_a_usage_error(tmp_path):

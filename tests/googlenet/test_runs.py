@@ -1,11 +1,15 @@
 """The folder of a run: earlier epochs' checkpoints are kept, and only so many."""
 
+import math
 import os
+import shutil
 
 import pytest
 
+from googlenet import runs
+from googlenet.commands import training
 from googlenet.weights import load_model
-from tests.runs import TINY, computing_alone, run_folder, script, write_set
+from tests.runs import TINY, Killed, computing_alone, kill, run_folder, script, write_set
 
 one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
 
@@ -14,7 +18,7 @@ one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
 def kept(tmp_path_factory):
     """A run of four epochs that keeps two."""
     folder = tmp_path_factory.mktemp("kept")
-    data = write_set(folder / "data", train=4, test=0)
+    data = write_set(folder / "data", train=4, test=1)
     done = script("train.py", "--data", data, *TINY, "--epochs", "4", "--batch-size", "4", "--lr", "0.001",
                   "--validation-fraction", "0.25", "--keep", "2", "--output", folder / "runs")
     assert done.code == 0, done.err
@@ -30,11 +34,48 @@ def test_the_latest_epochs_are_kept(kept):
 def test_a_kept_epoch_can_be_gone_on_from(kept, tmp_path):
     earlier = tmp_path / "epoch-0003.h5"
     earlier.write_bytes((kept / "epoch-0003.h5").read_bytes())
+    assert runs.resumed(str(kept / "epoch-0003.h5"), {}).trainer.best[0] < 1
+    assert runs.resumed(str(earlier), {}).trainer.best == (math.inf, math.inf), "which nothing here is the best of"
     done = script("train.py", "--resume", earlier)
     assert done.code == 0, done.err
-    assert (tmp_path / "last.h5").exists()
+    assert "test: top-1 error" in done.out
+    assert load_model(tmp_path / "best.h5").attributes["trained_images"] == 4 * 12, "of the one epoch of this folder"
     first, second = (load_model(folder / "last.h5").model.state() for folder in (kept, tmp_path))
     assert all((first[path] == second[path]).all() for path in first)
+
+
+def test_a_last_epoch_can_be_tested_in_another_folder(kept, tmp_path):
+    """Where there is nothing left to train, its weights are the best."""
+    shutil.copy(kept / "last.h5", tmp_path / "copied.h5")
+    done = script("train.py", "--resume", tmp_path / "copied.h5")
+    assert done.code == 0, done.err
+    assert "test: top-1 error" in done.out
+    best, last = (load_model(path).model.state() for path in (tmp_path / "best.h5", kept / "last.h5"))
+    assert all((best[path] == last[path]).all() for path in last)
+
+
+def test_files_of_other_names_are_left_alone(kept, tmp_path):
+    folder = shutil.copytree(kept, tmp_path / "run")
+    others = {folder / name for name in ("epoch-0001-good.h5", "epoch-mine.h5", "epoch-0001.h5.part")}
+    for path in others:
+        path.touch()
+    done = script("train.py", "--resume", folder, "--epochs", "5")
+    assert done.code == 0, done.err
+    assert {path.name for path in folder.glob("epoch-*")} == {
+        "epoch-0004.h5", "epoch-0005.h5", *(path.name for path in others)}
+
+
+def test_killed_before_an_epoch_is_kept_it_is_kept_after_all(kept, tmp_path, monkeypatch):
+    folder = shutil.copytree(kept, tmp_path / "run")
+    monkeypatch.setattr(training, "keep_epoch", lambda run: kill())
+    with pytest.raises(Killed):
+        script("train.py", "--resume", folder, "--epochs", "6")
+    monkeypatch.undo()
+    assert not (folder / "epoch-0005.h5").exists()
+    done = script("train.py", "--resume", folder)
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in folder.glob("epoch-*")) == ["epoch-0005.h5", "epoch-0006.h5"]
+    assert load_model(folder / "epoch-0005.h5").attributes["epoch"] == 5
 
 
 def test_where_links_are_not_to_be_had_the_file_is_copied(kept, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """How scripts end: exit codes and messages."""
 
 import logging
+import os
+import shlex
 import sys
 
 import pytest
@@ -83,3 +85,18 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     (86400, "1 d"), (100000, "1 d 3 h"), (30 * 86400, "30 d")])
 def test_durations_have_two_units(seconds, words):
     assert scripts.duration(seconds) == words
+
+
+@pytest.mark.skipif(os.name != "posix", reason="as shells of POSIX read it")
+@pytest.mark.parametrize("path", ["runs/one", "my runs/it's one", "runs/$HOME"])
+def test_a_path_is_shown_as_a_shell_reads_it(path):
+    assert shlex.split(scripts.shown_path(path)) == [path]
+
+
+@pytest.mark.parametrize(("path", "shown"), [(r"runs\one", "runs/one"), (r"C:\my runs\one", '"C:/my runs/one"'),
+                                             ("a&b", '"a&b"'), ("fashion-mnist", "fashion-mnist")])
+def test_on_windows_quotes_are_double(monkeypatch, path, shown):
+    with monkeypatch.context() as windows:
+        windows.setattr(scripts.os, "name", "nt")
+        found = scripts.shown_path(path)
+    assert found == shown

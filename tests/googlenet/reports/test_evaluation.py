@@ -70,8 +70,9 @@ def test_the_page_tells_what_was_found(tmp_path):
     data = dataset(["cat", "dog", "fox", "owl"])
     structure = checked(written(tmp_path, result(), data, predictors=[predictor()]))
     told = words(structure)
-    for text in ("Test of x/best.h5", "25.00% 20.00% to 30.00%", "1.2345 1.1000 to 1.3000", "100 ms", "80 ms", "DIR",
-                 "val images: 4 classes", "shorter side to 36", "abababab", "Most frequent mistakes", "First layer",
+    for text in ("Test of x/best.h5", "25.00% 20.00% to 30.00%", "1.2345 1.1000 to 1.3000",
+                 "100 ms of it 80 ms in the network", "DIR", "val images: 4 classes", "shorter side to 36", "abababab",
+                 "Most frequent mistakes", "First layer",
                  "Crops of one image", "14 wrong answers"):
         assert text in told, text
     assert "Table 3" not in told
@@ -95,6 +96,7 @@ def test_table_3_and_the_members_of_an_ensemble(tmp_path):
     table = [ROW, OTHER, {**ROW, "kind": "member", "networks": ["b/best.h5"]}]
     told = words(checked(written(tmp_path, result(table=table, members=MEMBERS, networks=2), dataset(["cat", "dog"]))))
     assert "2 models 144, maximum 288 12.3 ms 25.00% 20.00% to 30.00% 5.00%" in told
+    assert "100 ms all tests of the table; of this one 80 ms in the networks" in told
     assert "2 models 144, maximum the first row -1.23 -2.00 to -0.10 +0.00 -0.5000 -0.6000 to -0.4000" in told
     assert "2 models 144, maximum 10 crops -1.23 -2.00 to -0.10 +0.00 +0.2500 -0.6000 to -0.4000" in told
     assert "Each network by itself" in told

@@ -1,6 +1,7 @@
 """The log of a run: its lines, and what a resumed run keeps of them."""
 
 import math
+import os
 
 import pytest
 
@@ -163,6 +164,27 @@ def test_a_log_cut_anywhere_is_read(tmp_path, cut):
     whole = 3 if cut <= 2 else 2 if cut <= 2 + len(last) + 2 else 1  # a line's end does not count
     assert [row["step"] for row in rows] == ["1", "2", "3"][:whole]
     curves(rows, tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("content", [b"name,value\none,1\n", b"step,lr\n1,0.1\n", b"\xff\xfe", b'"' + b"x" * 200_000],
+                         ids=["other columns", "some columns", "no text", "a long field"])
+def test_a_file_of_another_program_is_named(tmp_path, content):
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"log\.csv (is no log of a run|can't be read .*): move it away"):
+        Log(path, 1, step=4)
+    assert path.read_bytes() == content
+
+
+def test_a_log_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+    path, order = tmp_path / "log.csv", []
+    write_log(path, 6)
+    for name in ("fsync", "replace"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *arguments, name=name, original=original: (
+            order.append(name), original(*arguments))[1])
+    Log(path, 1, step=4).close()
+    assert order[:2] == ["fsync", "replace"]
 
 
 def test_no_log_is_no_lines(tmp_path):

@@ -67,6 +67,16 @@ def test_the_page_tells_of_the_run(tmp_path, monkeypatch, variant):
     assert "Warnings" not in found
 
 
+def test_a_resized_image_that_is_all_of_the_input_is_the_presets(tmp_path):
+    t = trainer(preset="embedded", resize=32)
+    RunPage(tmp_path, t).end("finished")
+    assert "ours: the images fill their frame" in told(tmp_path)
+    t = trainer(preset="embedded", resize=36)
+    RunPage(tmp_path, t).end("finished")
+    assert "ours: the images fill their frame" not in told(tmp_path)
+    assert re.search("resize 36 pixels .{,99} chosen; 0 is the default", told(tmp_path))
+
+
 def test_only_a_running_page_loads_itself_again(tmp_path):
     t, log = trainer(), Log(tmp_path / "log.csv", 1)
     page = RunPage(tmp_path, t)

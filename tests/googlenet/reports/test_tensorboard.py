@@ -114,6 +114,16 @@ def test_a_resumed_run_has_no_point_twice(folder, batch):
     assert len(list(folder.iterdir())) == 2
 
 
+def test_a_run_that_begins_again_has_no_point_twice(folder):
+    """It was killed before its first checkpoint."""
+    for last in (6, 3):
+        events = Events(folder, trainer())
+        for number in range(1, last + 1):
+            events.step(step(number))
+        events.close()
+    assert [at for at, _ in points(folder)["loss/main"]] == [1, 2, 3]
+
+
 def test_steps_that_are_taken_again_are_dropped(folder):
     events = Events(folder, trainer())
     for number in range(1, 6):

@@ -9,7 +9,7 @@ import pytest
 import minigrad
 from data.datasets import split_validation
 from googlenet.config import TrainingConfig
-from googlenet.training import Epoch, Trainer, configuration
+from googlenet.training import Trainer, configuration
 from googlenet.weights import load_model
 from minigrad.errors import InputError
 from tests.googlenet.training.cases import (
@@ -196,6 +196,18 @@ def test_relabelled_images_are_other_images(tmp_path):
         Trainer(loaded.model, LONG, relabelled, None, loaded.preprocessing).restore(loaded)
 
 
+@pytest.mark.parametrize("other", [{"names": [f"{i}.jpg" for i in range(16)]}, {"classes": ("a", "b", "c", "d")}],
+                         ids=lambda other: next(iter(other)))
+def test_images_and_classes_of_other_names_are_others(tmp_path, other):
+    trainer = make(LONG)
+    trainer.save(tmp_path / "last.h5")
+    loaded = load_model(tmp_path / "last.h5")
+    dataset = Pictures(4)
+    vars(dataset).update(other)
+    with pytest.raises(InputError, match="resume with the data"):
+        Trainer(loaded.model, LONG, dataset, None, loaded.preprocessing).restore(loaded)
+
+
 def test_weights_alone_are_half_and_no_checkpoint(tmp_path):
     trainer = make(LONG)
     trainer.save(tmp_path / "last.h5")
@@ -229,16 +241,29 @@ def test_a_file_says_which_of_its_weights_are_for_testing(tmp_path, tested, same
             np.testing.assert_array_equal(array, arrays[same_as][path])
 
 
-def test_the_beginning_is_kept_as_long_as_it_may_be_gone_back_to(tmp_path):
-    config = TrainingConfig(epochs=2, batch_size=16, on_divergence="halve", validation_fraction=0)
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_the_state_to_go_back_to_is_kept_beside_another(averaging, tmp_path):
+    """Of two steps in an epoch: the beginning, nothing at an epoch's end, which is that state itself, and this end."""
+    config = TrainingConfig(epochs=2, batch_size=8, lr=0.002, init="he", on_divergence="halve", averaging=averaging)
     trainer = make(config)
-    start = {path: array.copy() for path, array in trainer.model.state().items()}
+    begun = trainer.model.state()["conv1/weight"].copy()
     records = trainer.records()
-    next(records)
-    trainer.save(tmp_path / "last.h5")
-    arrays = load_model(tmp_path / "last.h5").arrays
-    for path, array in start.items():
-        np.testing.assert_array_equal(arrays[f"beginning/{path}"], array)
-    assert isinstance(next(records), Epoch)
-    trainer.save(tmp_path / "last.h5")
-    assert not [name for name in load_model(tmp_path / "last.h5").arrays if name.startswith("beginning/")]
+
+    def kept(count):
+        assert len(list(itertools.islice(records, count))) == count
+        trainer.save(tmp_path / "last.h5")
+        loaded = load_model(tmp_path / "last.h5", raw=True)
+        return loaded.arrays, loaded.attributes
+
+    arrays, numbers = kept(1)
+    np.testing.assert_array_equal(arrays["good/weights/conv1/weight"], begun)
+    assert (numbers["good.step"], numbers["good.best_error"]) == (0, np.inf)
+    assert not arrays["good/velocity/conv1/weight"].any()
+    arrays, numbers = kept(2)
+    assert not [name for name in (*arrays, *numbers) if name.startswith("good")]
+    ended, velocity = trainer.model.state()["conv1/weight"].copy(), arrays["velocity/conv1/weight"]
+    arrays, numbers = kept(1)
+    np.testing.assert_array_equal(arrays["good/weights/conv1/weight"], ended)
+    np.testing.assert_array_equal(arrays["good/velocity/conv1/weight"], velocity)
+    assert (numbers["good.step"], numbers["good.epoch"], numbers["good.batch"]) == (2, 1, 0)
+    assert ("good/average/conv1/weight" in arrays) == ("good.average.steps" in numbers) == (averaging == "ema")

@@ -96,7 +96,7 @@ def test_what_is_not_frozen_learns_as_it_would():
 
 def test_frozen_batch_norms_normalise_by_their_running_statistics():
     trainer = make(TrainingConfig(freeze="conv1"), variant="torchvision")
-    trainer.train()
+    trainer.to_training()
     assert [path for path, module in trainer.model.named_modules()
             if isinstance(module, nn.BatchNorm) and not module.training] == ["conv1/batch_norm"]
     assert trainer.model.training
@@ -105,7 +105,7 @@ def test_frozen_batch_norms_normalise_by_their_running_statistics():
 @pytest.mark.parametrize("variant", ["paper", "torchvision"])
 def test_nothing_is_recorded_below_the_first_layer_that_learns(variant):
     trainer = make(TrainingConfig(freeze="conv1..inception_4b"), variant=variant)
-    trainer.train()
+    trainer.to_training()
     stages = trainer.model.stages(Tensor(np.zeros((2, 32, 32, 3), np.float32)))
     recorded = {}
     for name, y in stages:

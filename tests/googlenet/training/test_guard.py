@@ -85,30 +85,30 @@ def test_in_the_first_epoch_it_begins_again_at_half_the_rate(tmp_path):
     assert_same_state(trainer, other)
 
 
-def test_later_it_goes_back_to_what_was_saved_last(tmp_path):
-    """As a run would that is resumed from there at half the rate."""
+def test_later_it_goes_back_to_the_end_of_the_last_epoch(tmp_path):
+    """As a run would that is resumed from there at half the rate; whatever was saved since."""
     trainer = overflowing(make(HALVE, *split(HALVE), variant="torchvision"), 11)
     found = []
     for number, record in enumerate(trainer.records(), 1):
         found.append(comparable(record))
-        if number in (3, 7):
+        if number in (3, 7, 10, 11, 12):
             assert trainer.save(tmp_path / f"{number}.h5")
-    restart = found.index(str(Restart("the loss is inf at step 11", 10, 6, 1, 0.5)))
-    other = resumed(tmp_path / "7.h5")
+    restart = found.index(str(Restart("the loss is inf at step 11", 10, 8, 2, 0.5)))
+    other = resumed(tmp_path / "10.h5")
     other.guard.halvings = 1
     assert found[restart + 1:] == [comparable(record) for record in other.records()]
     assert_same_state(trainer, other)
 
 
-def test_without_a_checkpoint_it_goes_back_to_the_beginning():
+def test_without_a_checkpoint_it_goes_back_there_too():
     trainer = overflowing(make(HALVE, *split(HALVE)), 11)
-    assert [record[1:4] for record in trainer.records() if isinstance(record, Restart)] == [(10, 0, 0)]
+    assert [record[1:4] for record in trainer.records() if isinstance(record, Restart)] == [(10, 8, 2)]
 
 
 @pytest.mark.parametrize(("saves", "kills"), [((5, 10, 15), 2), ((2, 4, 6, 9, 13), 5)], ids=str)
 def test_killed_anywhere_it_comes_to_the_same_weights(saves, kills, tmp_path):
     """Losses overflow in the first epoch, in the second one, and again behind that; a run that is killed begins anew
-    from its last checkpoint, or at all."""
+    from its last checkpoint, or at all, and ends as one that was never saved."""
     path = tmp_path / "last.h5"
 
     def begun() -> Trainer:
@@ -123,11 +123,8 @@ def test_killed_anywhere_it_comes_to_the_same_weights(saves, kills, tmp_path):
                 trainer.save(path)
             yield place
 
-    whole, order = begun(), []
-    for place in places(whole):
-        order.append(place)
-        if len(order) in saves:
-            whole.save(path)
+    whole = begun()
+    order = list(places(whole))
     assert sum(name == "Restart" for _, name, *_ in order) == 3
     saved_at = [order[number - 1] for number in saves]
     for kill in range(1, len(order), kills):
@@ -230,6 +227,17 @@ def test_a_validation_loss_that_is_not_finite(on_divergence, monkeypatch):
     else:
         with pytest.raises(DivergedError, match=r"the validation loss is nan after epoch 1; a lower rate than 0\.002"):
             next(records)
+
+
+@pytest.mark.parametrize("tested", ["averaged", "raw"])
+def test_an_average_of_which_nothing_finite_comes_is_not_the_best(tested):
+    """Where no probability is a number, no error would be counted."""
+    trainer = make(replace(HALVE, on_divergence="stop", tested=tested), *split(HALVE))
+    records = trainer.records()
+    list(itertools.islice(records, 4))
+    trainer.average.kept *= 1e30
+    with pytest.raises(DivergedError, match="the validation loss of the averaged weights is nan after epoch 1; a"):
+        next(records)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():

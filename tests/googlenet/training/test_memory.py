@@ -1,15 +1,18 @@
 """The estimate against what training takes, in processes of their own; and what a machine and its groups leave."""
 
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minigrad
 from data.base import ArrayDataset
 from data.preprocess import Preprocessing
 from googlenet.config import ModelConfig, TrainingConfig
@@ -58,12 +61,13 @@ def trainer_of(network: dict, training: dict) -> Trainer:
 
 
 def main(name: str, folder: str) -> None:
-    """Train, validate and save; print the estimate and the peak, in bytes."""
+    """Train, validate and save, within an epoch too; print the estimate and the peak, in bytes."""
     logging.basicConfig(level=logging.INFO)  # of what is compiled
+    minigrad.set_threads(min(2, minigrad.available_threads()))
     trainer = trainer_of(*SETTINGS[name])
     estimated = memory.estimate(trainer).total
-    list(trainer.records())
-    trainer.save(Path(folder) / "last.h5")
+    for _ in trainer.records():
+        trainer.save(Path(folder) / "last.h5")
     print(json.dumps([estimated, peak()]))
 
 
@@ -96,6 +100,7 @@ def test_what_is_asked_for_is_in_it():
     assert part("weights", averaging="tail") == 28 * P, "a float64, and the average rounded, twice"
     assert part("checkpoint") == 8 * P
     assert part("checkpoint", averaging="tail") == 20 * P
+    assert part("checkpoint", averaging="tail", on_divergence="halve") == 36 * P, "weights, velocity, average again"
     image = 32 * 32 * 3 * 4
     assert part("batches", loader_threads=3) - part("batches", loader_threads=1) == 4 * 8 * image
     assert part("data") == 16 * 28 * 28 * 3 + 16 * 8, "pictures and labels"
@@ -103,7 +108,7 @@ def test_what_is_asked_for_is_in_it():
 
 def test_activations_grow_with_the_batch_and_shrink_with_what_is_frozen():
     def activations(batch, **options):
-        return memory.estimate(make(TrainingConfig(**options)), batch).activations
+        return memory.estimate(make(TrainingConfig(batch_size=batch, **options))).activations
 
     least = activations(1)
     assert least == memory.LEFT_BEHIND
@@ -128,7 +133,7 @@ def test_what_fits_is_told_where_it_does_not(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: needed.total)
     assert memory.require_memory(trainer) == needed
     assert str(needed).startswith(f"{needed.total / 2**30:.2f} GiB (program 0.15, ")
-    half = memory.estimate(trainer, 3333)
+    half = memory.estimate(make(TrainingConfig(batch_size=3333)))
     monkeypatch.setattr(memory, "free_memory", lambda: half.total)
     with pytest.raises(InputError, match=r"training needs about \d\.\d\d GiB .*, \d\.\d\d GiB are free: "
                                          r"at most 33\d\d images at a time fit; --batch-size 3200 --accumulate 4 is"):
@@ -138,6 +143,47 @@ def test_what_fits_is_told_where_it_does_not(monkeypatch):
         memory.require_memory(trainer)
     monkeypatch.setattr(memory, "free_memory", lambda: None)
     assert memory.require_memory(trainer) == needed, "where nothing is known nothing is refused"
+
+
+def test_what_the_estimate_may_be_off_by_is_not_refused(monkeypatch):
+    trainer = make(TrainingConfig(batch_size=8))
+    needed = memory.estimate(trainer)
+    monkeypatch.setattr(memory, "_resident", lambda: 1000)
+    least = 0.85 * needed.total - 1000
+    monkeypatch.setattr(memory, "free_memory", lambda: int(least) + 1)
+    assert memory.require_memory(trainer) == needed
+    monkeypatch.setattr(memory, "free_memory", lambda: int(least) - 1)
+    with pytest.raises(InputError, match=r"at most [0-7] images|one image"):
+        memory.require_memory(trainer)
+
+
+def test_a_batch_that_is_a_byte_too_large_is_not_what_fits():
+    trainer = make(TrainingConfig(batch_size=6400))
+    needed = memory.estimate(trainer)
+    assert memory._largest_batch(trainer, needed, needed.total) == 6400
+    assert memory._largest_batch(trainer, needed, needed.total - 1) == 6399
+
+
+@pytest.mark.parametrize(("variant", "end"), [("paper", "is the same step"),
+                                              ("torchvision", "is the same step, but for batch norm")])
+def test_smaller_batches_are_the_same_step_but_for_batch_norm(variant, end, monkeypatch):
+    trainer = make(TrainingConfig(batch_size=6400), variant=variant)
+    needed = memory.estimate(trainer)
+    monkeypatch.setattr(memory, "_resident", lambda: 0)
+    monkeypatch.setattr(memory, "free_memory", lambda: needed.total // 2)
+    with pytest.raises(InputError, match=f"{end}$"):
+        memory.require_memory(trainer)
+
+
+def test_trainers_of_runs_before_are_given_back():
+    """Whose parts refer to each other, so that they would wait for the collector."""
+    gc.disable()
+    try:
+        before = weakref.ref(make(TrainingConfig(batch_size=8)))
+        memory.require_memory(make(TrainingConfig(batch_size=8)))
+        assert before() is None
+    finally:
+        gc.enable()
 
 
 def test_what_the_process_has_taken_already_is_not_needed_again(monkeypatch):
@@ -157,7 +203,8 @@ def test_free_memory_of_this_machine():
 GROUPS = {
     # what /proc/self/cgroup says, files below /sys/fs/cgroup, what is left
     "version 2, a container": ("0::/", {
-        "memory.max": "1000", "memory.current": "700", "memory.stat": "anon 400\ninactive_file 100"}, [400]),
+        "memory.max": "1000", "memory.current": "700", "memory.stat":
+        "anon 400\ninactive_file 100\nactive_file 30\nslab_reclaimable 4\nslab_unreclaimable 50"}, [434]),
     "version 2, none": ("0::/user.slice", {
         "user.slice/memory.max": "max", "user.slice/memory.current": "700", "user.slice/memory.stat": ""}, []),
     "version 2, above": ("0::/a/b", {
@@ -165,7 +212,10 @@ GROUPS = {
         "a/memory.max": "50", "a/memory.current": "20", "a/memory.stat": "inactive_file 5"}, [35]),
     "version 1": ("5:cpu:/x\n4:memory,hugetlb:/x\n0::/", {
         "memory/x/memory.limit_in_bytes": "90", "memory/x/memory.usage_in_bytes": "95",
-        "memory/x/memory.stat": "inactive_file 9\ntotal_inactive_file 2"}, [0]),
+        "memory/x/memory.stat": "inactive_file 9\ntotal_inactive_file 2\ntotal_active_file 1"}, [0]),
+    "version 1, with files": ("4:memory:/x", {
+        "memory/x/memory.limit_in_bytes": "90", "memory/x/memory.usage_in_bytes": "80",
+        "memory/x/memory.stat": "active_file 9\ntotal_inactive_file 2\ntotal_active_file 1"}, [13]),
     "no groups": ("", {}, []),
 }
 

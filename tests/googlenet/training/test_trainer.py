@@ -13,6 +13,7 @@ from googlenet.config import TrainingConfig
 from googlenet.testing import Score
 from googlenet.training import Epoch, Step
 from minigrad import Tensor, nn, ops
+from minigrad.errors import InputError
 from tests.googlenet.training.cases import Pictures, make
 from tests.runs import CLASSES, computing_alone, network
 
@@ -150,6 +151,25 @@ def test_learns_32_images_by_heart():
     score = trainer.validate()
     assert score.top1_error == 0
     assert score.loss < 0.02
+
+
+# Batch norm.
+
+@pytest.mark.parametrize(("size", "variant", "options"), [
+    (32, "torchvision", {"batch_size": 5}), (32, "torchvision", {"batch_size": 1}), (64, "slim", {"batch_size": 5})])
+def test_a_single_image_of_a_single_pixel_has_no_variance(size, variant, options):
+    """In the last batch of 16 images; at 64 pixels in slim's heads, whose pool leaves 1x1."""
+    with pytest.raises(InputError, match=rf"batch-size {options['batch_size']}: of 16 images the last.*--batch-size"):
+        make(TrainingConfig(**options), variant=variant, image_size=size)
+
+
+@pytest.mark.parametrize(("size", "variant", "options"), [
+    (32, "paper", {"batch_size": 5}), (32, "torchvision", {"batch_size": 6}), (64, "torchvision", {"batch_size": 5}),
+    (32, "torchvision", {"batch_size": 5, "freeze": "conv1..inception_5b,aux1,aux2"})])
+def test_where_batch_norms_have_a_variance_or_learn_nothing_it_begins(size, variant, options):
+    trainer = make(TrainingConfig(epochs=1, **options), variant=variant, image_size=size)
+    trainer.preprocessing = Preprocessing(size=size, mean=(80.0,) * 3)
+    assert isinstance(list(trainer.records())[-1], Epoch)
 
 
 # Several batches to a step.
