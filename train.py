@@ -14,7 +14,7 @@ from googlenet.commands import members, training
 from googlenet.commands.files import path_of
 from googlenet.config import ModelConfig, TrainingConfig, add_flags, from_flags
 from googlenet.model import VARIANTS
-from googlenet.presets import FINETUNE, PRESETS
+from googlenet.presets import FINETUNE, FOR_IMAGENET, PRESETS
 from googlenet.reports import tensorboard
 from googlenet.scripts import shown_path
 from googlenet.weights.fetch import PUBLISHED
@@ -23,6 +23,13 @@ from minigrad.errors import InputError
 
 WIDER = 1.25
 OF_THE_SCRIPT = {"resume", "debug"}  # flags that are no settings of a run
+NEEDS = {  # flags that do something only where another one has one of these values
+    "power": ("schedule", ("poly",)), "decay": ("schedule", ("step",)), "decay_epochs": ("schedule", ("step",)),
+    "averaging_start": ("averaging", ("tail",)), "ema_decay": ("averaging", ("ema",)),
+    "tested": ("averaging", ("tail", "ema")), "aspect_law": ("augment", ("paper",)),
+    "distortion": ("augment", ("paper",)), "lighting": ("augment", ("paper",)),
+    "aux_weight": ("heads", ("both", "aux1", "aux2")), "aux_dropout": ("heads", ("both", "aux1", "aux2")),
+}  # fmt: skip
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     changeable = ", ".join("--" + name.replace("_", "-") for name in sorted(runs.CHANGEABLE))
     made.add_argument("--resume", metavar="RUN", help="go on with this run: its folder, or its last.h5, or an "
                       "ensemble's folder; of the other "
-                      f"flags only {changeable} may change")
+                      f"flags only {changeable} may change (of an ensemble: not --epochs, --lr and --conv)")
     made.add_argument("--debug", action="store_true", help="show where an error comes from")
     return made
 
@@ -60,12 +67,32 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     flags.preset = flags.preset or ("embedded" if flags.data == "embedded" else "")
     if flags.preset:
         presets.apply(flags.preset, vars(flags), given)
-    if flags.preset == FINETUNE and flags.init in init.SCHEMES and not flags.resume:
-        parser.error(f"argument --preset: {FINETUNE} goes on from trained weights: give --init FILE, or, to download "
-                     f"them, --init {', '.join(PUBLISHED)}; or another preset")
+    if not flags.resume:
+        check_preset(parser, flags)
+        check_effects(parser, flags, given)
     if "dropout" not in given:
         flags.dropout = VARIANTS[flags.variant].dropout
     return flags, given
+
+
+def check_preset(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:
+    """End with a usage error where a preset lacks the data or the weights that it is made for."""
+    if flags.preset == FINETUNE and flags.init in init.SCHEMES:
+        parser.error(f"argument --preset: {FINETUNE} goes on from trained weights: give --init FILE, or, to download "
+                     f"them, --init {', '.join(PUBLISHED)}; or another preset")
+    if flags.preset in FOR_IMAGENET and flags.data == "embedded":
+        parser.error(f"argument --preset: {flags.preset} is made for ImageNet: give --data DIR")
+
+
+def check_effects(parser: argparse.ArgumentParser, flags: argparse.Namespace, given: dict[str, Any]) -> None:
+    """End with a usage error for a flag that was given but does nothing beside the others."""
+    for name, (other, values) in NEEDS.items():
+        if name in given and getattr(flags, other) not in values:
+            own, its = ("--" + each.replace("_", "-") for each in (name, other))
+            parser.error(f"argument {own}: it does nothing with {its} {getattr(flags, other)}; leave it out, or give "
+                         f"{its} {' or '.join(values)}")
+    if "fresh_rate" in given and flags.init in init.SCHEMES:
+        parser.error("argument --fresh-rate: it is of layers that trained weights leave to chance: give --init FILE")
 
 
 def check_ensemble(parser: argparse.ArgumentParser, flags: argparse.Namespace) -> None:

@@ -6,17 +6,15 @@ its name only when its digests are right. One process at a time downloads a file
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import logging
 import os
 import re
 import ssl
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +23,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from data.errors import DataError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from data.locks import locked, unlock
 
 __all__ = ["Progress", "Published", "alone", "download", "writing"]
 
@@ -119,40 +113,20 @@ def alone(target: Path, waiting: Callable[[], None]) -> Iterator[None]:
     The lock's file stays: removed, two others could each have one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.with_name(f".{target.name}.lock"), "ab") as file:
-        if not _lock(file.fileno()):
+        if not locked(file.fileno()):
             log.info("%s: another process is fetching it: waiting", target)
-            while not _lock(file.fileno()):
+            while not locked(file.fileno()):
                 waiting()
                 time.sleep(POLL)
         try:
             yield
         finally:
-            _unlock(file.fileno())
+            unlock(file.fileno())
 
 
 def _show(progress: Progress | None, here: int, total: int | None) -> None:
     if progress is not None:
         progress(here, total)
-
-
-def _lock(handle: int) -> bool:
-    """Take the lock that ends with its process. Some network file systems have none; there it is always taken."""
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True
-
-
-def _unlock(handle: int) -> None:
-    with suppress(OSError):
-        if sys.platform == "win32":
-            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 class _Part:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 FINETUNE = "finetune"  # which makes nothing of weights that are drawn
+FOR_IMAGENET = ("paper", "bvlc", "bvlc-quick")
 AS_INPUT = "as --image-size"  # for `resize`: the resized image is all of the input, nothing is cut
 
 

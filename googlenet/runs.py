@@ -4,6 +4,7 @@
     last.h5       to go on from; epoch-0007.h5, ... are those of earlier epochs, where --keep asks for them
     best.h5       the weights of the lowest validation error
     log.csv       losses, rates and validation; curves.png draws them
+    test.json     the errors of best.h5 on the test images, at the end
 """
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import minigrad
 from data.base import Dataset
 from data.datasets import open_dataset, split_validation
+from data.locks import locked, unlock
 from data.preprocess import Preprocessing, channel_statistics
 from googlenet.config import ModelConfig, TrainingConfig
 from googlenet.model import GoogLeNet, preprocessing_of
@@ -152,7 +154,10 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
         trainer.best = math.inf, math.inf  # the next epoch is the best of this folder
     if path == run.last and trainer.epoch and not trainer.batch:
         keep_epoch(run)  # which it may have been killed before
-    return run if run.ended else replace(run, notes=(f"memory: about {require_memory(trainer)}",))
+    if run.ended:
+        return run
+    place = f"going on at step {trainer.step:,}, epoch {trainer.epoch + 1} of {config.epochs}"
+    return replace(run, notes=(place, f"memory: about {require_memory(trainer)}"))
 
 
 def prepare_kernels(config: TrainingConfig) -> None:
@@ -193,6 +198,20 @@ def new_folder(output: Path) -> Path:
                 folder.mkdir()
                 return folder
             taken += 1
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from training into a run's folder.
+
+    Raises InputError where one does already."""
+    with writing(folder), open(folder / ".lock", "ab") as file:
+        if not locked(file.fileno()):
+            raise InputError(f"{folder}: another process trains this run; wait until it ends, or stop it")
+        try:
+            yield
+        finally:
+            unlock(file.fileno())
 
 
 def write_settings(run: Run) -> None:

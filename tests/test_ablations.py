@@ -75,8 +75,8 @@ def test_each_run_is_made_once(made):
     assert sorted(path.name for path in made[0].iterdir()) == sorted([*names, "ablations.md", "ablations.png",
                                                                       "results.csv"])
     for name in names:
-        assert sorted(path.name for path in (made[0] / name).iterdir()) == ["best.h5", "config.json", "curves.png",
-                                                                            "log.csv"]
+        assert sorted(path.name for path in (made[0] / name).iterdir()) == [".lock", "best.h5", "config.json",
+                                                                            "curves.png", "log.csv"]
 
 
 def test_errors_are_those_of_the_weights(folder, made):

@@ -82,7 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_runs_folder(folder, short):
     assert sorted(path.name for path in short.iterdir()) == [
-        "best.h5", "config.json", "curves.png", "last.h5", "log.csv"]
+        ".lock", "best.h5", "config.json", "curves.png", "last.h5", "log.csv", "test.json"]
     settings = json.loads((short / "config.json").read_text(encoding="utf-8"))
     assert settings["model"]["classes"] == 4
     assert settings["model"]["image_size"] == settings["preprocessing"]["size"] == 32
@@ -406,7 +406,7 @@ def test_killed_while_it_saves_and_resumed(folder, long, tmp_path):
     assert 0 < steps[0] < steps[1] < steps[2] < 160, "the kills fell outside of training"
     assert script("train.py", "--resume", made, "--save-every", "10").code == 0
     assert_same_run(made, long)
-    assert not list(made.glob(".*")), "a killed save left its file"
+    assert not list(made.glob(".*.part")), "a killed save left its file"
 
 
 def test_killed_between_the_log_and_the_checkpoint(folder, short, tmp_path, monkeypatch):
@@ -474,6 +474,18 @@ def test_heads_that_learn_nothing_are_warned_of(folder, tmp_path):
 
 
 # What can't be.
+
+@pytest.mark.parametrize(("flags", "told"), [
+    (["--power", "2"], "--power: it does nothing with --schedule step; leave it out, or give --schedule poly"),
+    (["--tested", "raw"], "--tested: it does nothing with --averaging none; leave it out"),
+    (["--lighting", "0"], "--lighting: it does nothing with --augment crop"),
+    (["--heads", "none", "--aux-weight", "1"], "--aux-weight: it does nothing with --heads none"),
+    (["--fresh-rate", "10"], "--fresh-rate: it is of layers that trained weights leave to chance: give --init FILE")])
+def test_a_flag_that_would_do_nothing_is_a_usage_error(flags, told, tmp_path):
+    done = script("train.py", "--data", tmp_path, *flags)
+    assert done.code == 2
+    assert told in " ".join(done.err.split())
+
 
 @pytest.mark.parametrize("arguments", [
     ["--workers", "2"], ["--workers", "0"], ["--epochs", "0"], ["--lr", "-1"], ["--lr", "nan"], ["--batch-size", "0"],
@@ -639,7 +651,7 @@ def test_a_full_disk_while_saving(short, tmp_path):
     assert f"can't write {made / 'last.h5'}" in done.complaint
     assert "free space" in done.complaint
     assert (made / "last.h5").read_bytes() == before
-    assert not list(made.glob(".*"))
+    assert not list(made.glob(".*.part"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -27,10 +28,11 @@ from googlenet.reports.curves import curves
 from googlenet.reports.log import Log, read_log
 from googlenet.reports.run import RunPage
 from googlenet.reports.tensorboard import Events
-from googlenet.runs import Run, keep_epoch, write_settings
+from googlenet.runs import Run, alone, keep_epoch, write_settings
 from googlenet.testing import Score, score
 from googlenet.training import DivergedError, Epoch, Restart, Step, Trainer
 from minigrad.errors import InputError
+from minigrad.files import write_whole
 
 STOPPED = 130  # exit code, as of programs that Ctrl-C ends
 
@@ -107,7 +109,9 @@ def describe(run: Run) -> None:
     print(f"{trainer.config.data}: {len(trainer.training)} training images"
           + (f", {len(trainer.validation)} for validation" if trainer.validation else "")
           + f", {len(trainer.training.classes)} classes")
-    print(f"{trainer.flat.data.size:,} parameters; images: {trainer.preprocessing}")
+    frozen = sum(place.stop - place.start for path, (place, _) in trainer.flat.places.items() if path in trainer.frozen)
+    print(f"{trainer.flat.data.size:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
+          + f"; images: {trainer.preprocessing}")
     print(f"run folder: {run.folder}")
 
 
@@ -154,11 +158,11 @@ class Records:
         if self.page:
             self.page.update(record, left)
 
-    def close(self, status: str) -> None:
-        """End all of them; `status` says how the run has ended."""
+    def close(self, status: str, reason: str = "") -> None:
+        """End all of them; `status` says how the run has ended, `reason` why it failed."""
         self.log.close()
         if self.page:
-            self.page.end(status)
+            self.page.end(status, reason)
         if self.events:
             self.events.close()
         curves(read_log(self.run.log), self.run.curves)
@@ -167,17 +171,18 @@ class Records:
 def complete(run: Run, watch: Watch) -> Ended:
     """Train to the end, or until a signal, and write the run's files; `watch` is called with each record.
 
-    Of a run that has ended already, the files are finished."""
-    write_settings(run)
-    records = Records(run)
-    try:
-        with stop_on_signal() as stop:
-            ended = train(run, records, watch, stop)
-    except BaseException as error:
-        with suppress(InputError):  # what stopped the run is the news
-            records.close(f"failed: {error}" if str(error) else "interrupted")
-        raise
-    records.close("finished" if ended.done else f"stopped at step {run.trainer.step:,}")
+    Of a run that has ended already, the files are finished. Raises InputError where another process trains it."""
+    with alone(run.folder):
+        write_settings(run)
+        records = Records(run)
+        try:
+            with stop_on_signal() as stop:
+                ended = train(run, records, watch, stop)
+        except BaseException as error:
+            with suppress(InputError):  # what stopped the run is the news
+                records.close("failed" if str(error) else "interrupted", str(error))
+            raise
+        records.close("finished" if ended.done else f"stopped at step {run.trainer.step:,}")
     return ended
 
 
@@ -285,4 +290,6 @@ def test(best: Path, config: TrainingConfig, images: Dataset) -> Score:
     result = score([load(best)], images, 1, threads=config.loader_threads, max_bad=config.max_bad)
     print(f"test: top-1 error {result.top1_error:.2%}, top-5 error {result.top5_error:.2%} "
           f"({result.images} images, centre crop)")
+    told = {"weights": best.name, "data": config.data, "crops": 1, **result._asdict()}
+    write_whole(best.with_name("test.json"), [(json.dumps(told, indent=2) + "\n").encode()])
     return result

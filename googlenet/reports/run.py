@@ -71,9 +71,11 @@ class RunPage:
             now = time.monotonic()
             self._due = now + max(EVERY, (now - began) / MOST_OF_TIME)
 
-    def end(self, status: str) -> None:
-        """Write the page for the last time: `status` says how the run has ended."""
+    def end(self, status: str, reason: str = "") -> None:
+        """Write the page for the last time: `status` says how the run has ended, `reason` why it failed."""
         self.left = None
+        if reason:
+            self.events.append((self.trainer.step, reason))
         self._write(status, running=False)
 
     def _write(self, status: str, running: bool) -> None:

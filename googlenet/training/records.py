@@ -60,7 +60,8 @@ class Restart(NamedTuple):
 
 def mean(losses: list[Losses]) -> Losses:
     """Return the mean of each loss, NaN where there is none."""
-    return Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
+    with np.errstate(over="ignore"):  # of a run that diverges
+        return Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
 
 
 def weighted(losses: list[Losses], images: list[int]) -> Losses:

@@ -47,7 +47,7 @@ def test_the_embedded_images_have_theirs_without_being_asked():
     assert flags("--image-size", "96").resize == 96
     assert flags("--image-size", "96", "--resize", "100").resize == 100
     assert flags(*DATA).epochs != own.epochs
-    assert flags("--preset", "paper").lr == 0.01
+    assert flags("--preset", "fashion", "--data", "embedded").lr == 0.005
 
 
 def test_a_presets_data_is_used_unless_another_is_given():
@@ -100,3 +100,11 @@ def test_presets_are_printed_with_their_sources():
     assert "  --decay-epochs  " in done.out
     assert "solver.prototxt: 320,000 steps of 32 are 7.99 epochs" in done.out
     assert presets.described() in done.out
+
+
+@pytest.mark.parametrize("name", presets.FOR_IMAGENET)
+def test_what_is_made_for_imagenet_asks_for_data(name, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        flags("--preset", name)
+    assert f"{name} is made for ImageNet: give --data DIR" in capsys.readouterr().err
+    assert flags("--preset", name, "--data", "photos").data == "photos"

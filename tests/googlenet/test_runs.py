@@ -3,13 +3,16 @@
 import math
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from googlenet import runs
 from googlenet.commands import training
 from googlenet.weights import load_model
-from tests.runs import TINY, Killed, computing_alone, kill, run_folder, script, write_set
+from minigrad.errors import InputError
+from tests.runs import ROOT, TINY, Killed, computing_alone, kill, run_folder, script, write_set
 
 one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
 
@@ -87,3 +90,21 @@ def test_where_links_are_not_to_be_had_the_file_is_copied(kept, tmp_path, monkey
     assert done.code == 0, done.err
     assert sorted(path.name for path in kept.glob("epoch-*")) == [f"epoch-000{number}.h5" for number in (3, 4, 5)]
     assert (kept / "epoch-0005.h5").read_bytes() == (kept / "last.h5").read_bytes()
+
+
+def test_a_folder_is_trained_into_by_one_process(tmp_path):
+    hold = """
+import sys, pathlib
+from googlenet.runs import alone
+with alone(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          cwd=ROOT) as other:
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(InputError, match="another process trains this run"), runs.alone(tmp_path):
+            pass
+        other.kill()
+    with runs.alone(tmp_path):  # the lock has ended with its process
+        pass
