@@ -7,17 +7,15 @@ and the next fetch goes on from it. Wherever a command asks for a data set, the 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
+from data import scripts
 from data.download import Progress
-from data.errors import DataError
 from data.published import SETS, fetch
 
 __all__ = ["bar", "main", "run"]
@@ -64,17 +62,9 @@ def bar(name: str) -> Iterator[Progress]:
             each.close()
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: list[str]) -> None:
     """Run `main` and exit: 0, 1 with one line for an error, 130 after Ctrl-C."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
-        with logging_redirect_tqdm():
-            main(arguments)
-    except (DataError, OSError) as error:
-        sys.exit(f"{PROGRAM}: error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{PROGRAM}: stopped; what has come is kept, the next fetch goes on from it\n")
-        sys.exit(130)
+    scripts.run(main, PROGRAM, arguments, "what has come is kept, the next fetch goes on from it")
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ as the data set. The format and its checks are told in data/packed.py.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
+from data import scripts
 from data.base import Dataset
 from data.datasets import SPLITS, open_dataset
-from data.errors import DataError
 from data.packed import PackedDataset, open_file
 from data.packing import Settings, pack
 
@@ -103,15 +101,7 @@ def verify(path: Path) -> None:
 
 def run(arguments: list[str]) -> None:
     """Run `main` and exit: 0, 1 with one line for an error, 130 after Ctrl-C."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
-        with logging_redirect_tqdm():
-            main(arguments)
-    except (DataError, OSError) as error:
-        sys.exit(f"{PROGRAM}: error: {' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{PROGRAM}: stopped; go on with --resume\n")
-        sys.exit(130)
+    scripts.run(main, PROGRAM, arguments, "go on with --resume")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ SOURCES = SCRIPTS + MODULES
 # Floors of the house: a file imports from its own floor and from those below. The first pattern that fits decides.
 HOUSE = [
     ("scripts", r"[^/]+\.py|googlenet/__main__\.py|googlenet/commands/\w+\.py"),
-    ("data's scripts", r"data/(fetch|pack|preview)\.py"),
+    ("data's scripts", r"data/(fetch|pack|preview|scripts)\.py"),
     ("googlenet", r"googlenet/.*"),
     ("data", r"data/.*"),
     ("minigrad", r"minigrad/.*"),
@@ -48,13 +48,14 @@ NOT_IMPORTED = {"tests", "benchmarks", *(script.removesuffix(".py") for script i
 ONLY_IN = {
     "h5py": r"minigrad/hdf5\.py|googlenet/weights/formats/hdf5_child\.py|data/pack(ed|ing)\.py",
     "matplotlib": r"googlenet/reports/\w+\.py",
-    "tqdm": r"[^/]+\.py|googlenet/(__main__|commands/\w+)\.py|data/(fetch|pack)\.py",
+    "tqdm": r"[^/]+\.py|googlenet/(__main__|commands/\w+)\.py|data/(fetch|pack|scripts)\.py",
     "ray": r"googlenet/distbelief/ray_cluster\.py",
     "tensorboardX": r"googlenet/reports/tensorboard\.py",
 }
 OPTIONAL = {"tensorboardX": "tensorboard"}  # by which extra it is installed; imported by who needs it, not before
 NEEDED_BY = {  # beyond NumPy and Pillow, by what is no plain picture
     "data/packed.py": {"h5py"}, "data/packing.py": {"h5py"}, "data/pack.py": {"tqdm"}, "data/fetch.py": {"tqdm"},
+    "data/scripts.py": {"tqdm"},
     "data/imagenet_labels.py": {"scipy"}, "data/flowers.py": {"scipy"},  # the devkit's meta.mat, Oxford's splits
 }  # fmt: skip
 MODULES_OF = {"pillow": "PIL", "scikit-image": "skimage"}  # where a distribution's name is not its module's

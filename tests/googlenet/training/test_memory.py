@@ -187,7 +187,7 @@ def test_what_the_process_has_taken_already_is_not_needed_again(monkeypatch):
     trainer = make(TrainingConfig(batch_size=8))
     monkeypatch.setattr(memory, "_resident", lambda: memory.PROGRAM)
     monkeypatch.setattr(memory, "free_memory", lambda: memory.estimate(trainer).total - memory.PROGRAM)
-    memory.require_memory(trainer)
+    assert memory.require_memory(trainer) == memory.estimate(trainer)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="no Linux")
