@@ -108,14 +108,14 @@ def started(config: TrainingConfig, network: ModelConfig, given: Mapping[str, An
 def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str, Any], training: Dataset,
                validation: Dataset | None) -> tuple[Trainer, str]:
     """Begin with the weights of a file: the network and the preprocessing are the file's, the classes the data's."""
+    if config.init not in PUBLISHED and not file_of(config.init).exists():
+        raise InputError(f"--init {config.init}: there is no such file; give {', '.join(init.SCHEMES)}, a file of "
+                         f"trained weights, or {', '.join(PUBLISHED)} to download them")
     config = replace(config, **{name: getattr(TrainingConfig, name) for name in OF_WEIGHTS})  # the file decides
     fixed = sorted(given.keys() & ({field.name for field in fields(ModelConfig)} - FREE_WITH_WEIGHTS | OF_WEIGHTS))
     if fixed:
         raise InputError(f"--{fixed[0].replace('_', '-')} can't change beside --init {config.init}, whose network and "
                          "preprocessing are taken; leave it out, or start with --init xavier")
-    if config.init not in PUBLISHED and not file_of(config.init).exists():
-        raise InputError(f"--init {config.init}: there is no such file; give {', '.join(init.SCHEMES)}, a file of "
-                         f"trained weights, or {', '.join(PUBLISHED)} to download them")
     found = resolve(config.init)
     try:
         weights = read(found).tested()

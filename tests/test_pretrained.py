@@ -47,7 +47,8 @@ def test_a_resumed_run_does_not_begin_again(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "told"), [
-    (("--init", "bvlk"), "--init bvlk: there is no such file; give xavier, he, truncated_normal, .* bvlc, torchvision"),
+    (("--init", "bvlk", "--width", "2"),
+     "--init bvlk: there is no such file; give xavier, he, truncated_normal, .* bvlc, torchvision"),
     (("--init", "{folder}/a.h5", "--variant", "caffe"), "--variant can't change beside --init"),
     (("--init", "{folder}/a.h5", "--width", "0.5"), "--width can't change beside --init"),
     (("--init", "{folder}/a.h5", "--resize", "300"), "--resize can't change beside --init .*preprocessing are taken"),

@@ -80,9 +80,10 @@ def carry_out(run: Run, whole: Path | None = None) -> Ended:
         with shown(trainer) as watch:
             ended = complete(run, watch)
     except DivergedError as error:
-        remedy = (f"the last good checkpoint is kept: --resume {scripts.shown_path(run.folder)}" if run.last.exists()
-                  else "start again")
-        raise InputError(f"{error}; {remedy}") from error
+        if not run.last.exists():
+            raise
+        raise InputError(f"{error}; the last good checkpoint is kept: --resume {scripts.shown_path(run.folder)}"
+                         ) from error
     if trainer.loader.bad or trainer.bad:
         print(f"left out as damaged: {len(trainer.loader.bad)} training, {len(trainer.bad)} validation images")
     if not ended.done:

@@ -51,6 +51,8 @@ def _layers(model: GoogLeNet, paths: list[str], name: str) -> list[str]:
         return stages[stages.index(first):stages.index(last) + 1]
     if not dots and any(path.startswith(f"{name}/") for path in paths):
         return [name]
+    if dots and first in stages and last in stages:
+        raise InputError(f"freeze {name!r}: {last} comes before {first}: write {last}{RANGE}{first}")
     known = dict.fromkeys(path.partition("/")[0] for path in paths)
     raise InputError(f"freeze {name!r}: no such layer; choose of {', '.join(known)}, a layer within them such as "
                      f"inception_3a/conv_1x1, or FIRST{RANGE}LAST for all between two of the trunk")

@@ -104,8 +104,8 @@ class Guard:
                  for head in ("main", "aux1", "aux2") if abs(late[head] - math.log(classes)) < STUCK]
         if found and self.halving:
             raise DivergedError(", and ".join(found))
-        return tuple(f"{each}; start again with a lower rate, --lr {rate / 2:g}, or with --init he --bias-init 0 "
-                     "--standardise" for each in found)
+        return tuple(f"{each}; start again with a lower rate, --lr {rate / 2:g}{self._or_other_weights}"
+                     for each in found)
 
     def go_back(self, error: DivergedError) -> Restart:
         """Put the trainer back into the last good state, at half the rate.
@@ -124,10 +124,18 @@ class Guard:
     def _early(self) -> bool:
         return self.trainer.epoch <= self.judged
 
+    @property
+    def _or_other_weights(self) -> str:
+        """What else to advise, unless it is how the run began."""
+        config = self.trainer.config
+        if config.init == "he" and config.bias_init == 0 and config.standardise:
+            return ""
+        return ", or start again with --init he --bias-init 0 --standardise"
+
     def _final(self, error: DivergedError) -> DivergedError:
         """Return the error with what to do about it."""
         lr = self.trainer.config.lr
         if self.halvings:
             return DivergedError(f"{error}, at 1/{2 ** self.halvings} of the rate {lr:g}; it is not the rate alone: "
-                                 "start again with --init he --bias-init 0 --standardise, or look at the images")
+                                 f"look at the images and their labels{self._or_other_weights}")
         return DivergedError(f"{error}; a lower rate than {lr:g} is needed, such as --lr {lr / 2:g}")

@@ -44,13 +44,18 @@ def test_a_layer_within_a_layer():
         "weight", "gamma", "beta"}
 
 
-@pytest.mark.parametrize("layers", ["conv3", "pool1", "conv1/weigh", "conv1/weight", "inception_4b..inception_3a",
-                                    "conv1..aux1", "..conv2", "conv1..", "aux2"])
+@pytest.mark.parametrize("layers", ["conv3", "pool1", "conv1/weigh", "conv1/weight", "conv1..aux1", "..conv2",
+                                    "conv1..", "aux2"])
 def test_unknown_layers_are_refused_with_those_that_there_are(layers):
     with pytest.raises(InputError) as error:
         frozen_parameters(network(heads="aux1"), f"conv1,{layers}")
     assert str(error.value).startswith(f"freeze {layers!r}: no such layer; choose of conv1, conv2_reduce, conv2, ")
     assert "inception_5b, classifier, aux1, a layer within" in str(error.value)
+
+
+def test_a_range_the_wrong_way_round_is_refused_with_the_right_one():
+    with pytest.raises(InputError, match=r"inception_3a comes before inception_4b: write inception_3a\.\.inception_4b"):
+        frozen_parameters(network(), "inception_4b..inception_3a")
 
 
 def test_something_must_learn():

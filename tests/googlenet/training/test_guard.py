@@ -35,6 +35,16 @@ def test_heads_that_guess_are_warned_of_once_with_advice(heads, names):
     assert later == [(), ()]
 
 
+@pytest.mark.parametrize(("standardise", "advised"), [(False, True), (True, False)])
+def test_nothing_is_advised_that_the_run_began_with(standardise, advised):
+    """Zero weights guess, whatever drew them."""
+    config = TrainingConfig(epochs=1, batch_size=8, lr=1e-9, init="he", bias_init=0.0, standardise=standardise)
+    trainer = make(config, heads="none")
+    trainer.flat.data[:] = 0
+    (warning,) = next(record for record in trainer.records() if isinstance(record, Epoch)).warnings
+    assert ("--init he" in warning) == advised
+
+
 def test_what_learns_is_not_warned_of():
     config = TrainingConfig(epochs=1, batch_size=4, lr=0.002, init="he")
     assert [r.warnings for r in make(config, Pictures(24), heads="none").records() if isinstance(r, Epoch)] == [()]
