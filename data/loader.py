@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     images: NDArray[np.float32]  # (N, S, S, 3)
     labels: NDArray[np.int64]  # (N,)
     indices: NDArray[np.int64]  # (N,): places in the data set
-    number: int  # place in the epoch; to go on after this batch, start at number + 1
+    number: int  # place in the part of the epoch; to go on after this batch, start at number + 1
 
 
 class _Read(NamedTuple):
@@ -55,7 +55,8 @@ class Loader:
 
     `sample(image, rng)` makes the network's input of a uint8 (H, W, 3) image. A damaged image is logged by name, left
     out and counted in `bad` (name -> reason); more than `max_bad` of them raise DataError. The last, partial batch of
-    an epoch is kept; `batches` is how many an epoch has.
+    an epoch is kept; `batches` is how many an epoch has. Of several loaders with one seed, part (k, n) has the batches
+    k, k + n, k + 2n, ... of the order that they share, and counts its own from 0 on.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Loader:
         shuffle: bool,
         threads: int = 1,
         max_bad: int = 10,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         for name, value, least in (
             ("batch size", batch_size, 1),
@@ -77,6 +79,10 @@ class Loader:
         ):
             if value < least:
                 raise DataError(f"loader: {name} {value}: expected at least {least}")
+        index, of = part
+        if not 0 <= index < of:
+            raise DataError(f"loader: part {index} of {of}: expected 0 to {of - 1}")
+        self.part = part
         self.dataset = dataset
         self.sample = sample
         self.batch_size = batch_size
@@ -92,8 +98,9 @@ class Loader:
 
     @property
     def batches(self) -> int:
-        """Batches in an epoch, the last one partial."""
-        return -(-len(self.dataset) // self.batch_size)
+        """Batches in this part of an epoch; the epoch's last one is partial."""
+        index, of = self.part
+        return len(range(index, -(-len(self.dataset) // self.batch_size), of))
 
     def epoch(self, number: int, start_batch: int = 0) -> Generator[Batch]:
         """Return the batches of epoch `number` from `start_batch` on: the same ones as of the whole epoch.
@@ -107,10 +114,12 @@ class Loader:
 
     def _run(self, epoch: int, start_batch: int) -> Generator[Batch]:
         order = self._order(epoch)
+        index, of = self.part
         stop = Event()
 
         def read(number: int) -> _Read:
-            return self._read(order[number * self.batch_size : (number + 1) * self.batch_size], epoch, stop)
+            place = (index + number * of) * self.batch_size
+            return self._read(order[place : place + self.batch_size], epoch, stop)
 
         reads = ahead(read, range(start_batch, self.batches), self.threads, self.threads + 1)
         try:

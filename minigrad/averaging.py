@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minigrad.errors import InputError
-from minigrad.flat import FlatParameters
+from minigrad.flat import Vector
 from minigrad.kernels.parallel import kernel
 from minigrad.nn import Module
 
@@ -34,7 +34,7 @@ Settings = dict[str, int | float]
 class Average(ABC):
     """An average of `parameters` over the calls of `update`; `kept` (P,) float64 and `steps` are its whole state."""
 
-    def __init__(self, parameters: FlatParameters):
+    def __init__(self, parameters: Vector):
         self.parameters = parameters
         self.kept = np.zeros(parameters.data.size, np.float64)
         self.steps = 0
@@ -83,7 +83,7 @@ class Average(ABC):
 class TailMean(Average):
     """The mean of the weights after each step beyond the first `start`; `kept` is their sum."""
 
-    def __init__(self, parameters: FlatParameters, start: int = 0):
+    def __init__(self, parameters: Vector, start: int = 0):
         if start < 0:
             raise InputError(f"the mean of the weights starts after step {start}; choose 0 or more")
         super().__init__(parameters)
@@ -111,7 +111,7 @@ class TailMean(Average):
 class WarmedEma(Average):
     """The exponential moving average, whose decay rises to `decay`; `kept` is the average itself."""
 
-    def __init__(self, parameters: FlatParameters, decay: float = 0.9999):
+    def __init__(self, parameters: Vector, decay: float = 0.9999):
         if not 0 <= decay < 1:
             raise InputError(f"the decay of the moving average is {decay}; choose at least 0 and less than 1")
         super().__init__(parameters)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with momentum (paper, section 6: momentum 0.9).
+"""Stochastic gradient descent: with momentum (paper, section 6: 0.9), or with Adagrad's rates.
 
 As in Caffe, with g the gradient of the loss, mu the momentum, lr the rate and wd the weight decay:
 
@@ -14,37 +14,50 @@ A step on k batches of equal size, one after the other, is a step on all their i
 over its images, backward adds up the gradients of all k, and `step(lr, scale=1 / k)` divides them. (Batch norm alone
 sees each batch by itself.) Decay is not divided.
 
+Adagrad (Duchi et al. 2011; DistBelief, section 4.1) gives every weight a rate of its own, which falls with what its
+gradients have been:
+
+    g <- g + wd w;  s <- s + g^2
+    w <- w - lr g / sqrt(s)
+
+It needs no momentum, only the sum of squares, and so a shard of a parameter server can do it by itself. The sum begins
+at 0.1, as TensorFlow's does: from 0, the first step would move every weight by the rate, however small its gradient.
+
 `clip_norm` shortens a gradient whose Euclidean norm over all parameters is too long, as Pascanu et al. 2013 do; neither
 the paper nor BVLC clips. After k batches the gradient is k times too long, and so the limit is k times the wanted one.
 """
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from minigrad.errors import InputError
-from minigrad.flat import FlatParameters
+from minigrad.flat import Vector
 from minigrad.kernels.parallel import kernel
 
 PART = 2**14  # values of one partial sum, however many threads there are
 LANES = 32  # sums beside each other in a part
 
 
-class SGD:
-    """Momentum SGD over a flat vector; `velocity` (P,) is its whole state.
+class Optimiser(ABC):
+    """What changes the weights of a flat vector by their gradient; `memory` (P,) is its whole state, `named` in files.
 
-    `own_rates` are factors on the rate of some parameters, by path. One of 0 stays as it is, its velocity too."""
+    `own_rates` are factors on the rate of some parameters, by path. One of 0 stays as it is, its memory too."""
 
-    def __init__(self, parameters: FlatParameters, *, momentum: float = 0.9, weight_decay: float = 0.0,
-                 bias_rate: float = 1.0, bias_decay: float = 1.0):
+    named: str
+
+    def __init__(self, parameters: Vector, *, weight_decay: float = 0.0, bias_rate: float = 1.0,
+                 bias_decay: float = 1.0):
         self.parameters = parameters
-        self.momentum, self.weight_decay = momentum, weight_decay
-        self.bias_rate, self.bias_decay = bias_rate, bias_decay
+        self.weight_decay, self.bias_rate, self.bias_decay = weight_decay, bias_rate, bias_decay
         self.own_rates: dict[str, float] = {}
-        self.velocity = np.zeros_like(parameters.data)
+        self.memory = np.full_like(parameters.data, self.begins_at)
+
+    begins_at = 0.0
 
     def step(self, lr: float, scale: float = 1.0) -> None:
         """Update the parameters by `scale` times their gradient at learning rate `lr`."""
-        p, gradient = self.parameters, self.parameters.gradient
-        real = p.data.dtype.type
-        for path, (place, _) in p.places.items():
+        gradient = self.parameters.gradient
+        for path, (place, _) in self.parameters.places.items():
             rate, decay = self.own_rates.get(path, 1.0), self.weight_decay
             name = path.rpartition("/")[2]
             if name in ("bias", "beta"):
@@ -52,8 +65,46 @@ class SGD:
             elif name == "gamma":
                 decay = 0.0
             if rate:
-                update(place.stop - place.start, p.data[place], gradient[place], self.velocity[place],
-                       real(lr * rate), real(scale), real(decay), real(self.momentum))
+                self._update(place, gradient, lr * rate, scale, decay)
+
+    @abstractmethod
+    def _update(self, place: slice, gradient: np.ndarray, rate: float, scale: float, decay: float) -> None:
+        """Update the parameter at `place`."""
+
+
+class SGD(Optimiser):
+    """With momentum; its memory is the velocity."""
+
+    named = "velocity"
+
+    def __init__(self, parameters: Vector, *, momentum: float = 0.9, weight_decay: float = 0.0,
+                 bias_rate: float = 1.0, bias_decay: float = 1.0):
+        super().__init__(parameters, weight_decay=weight_decay, bias_rate=bias_rate, bias_decay=bias_decay)
+        self.momentum = momentum
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """The velocity (P,)."""
+        return self.memory
+
+    def _update(self, place: slice, gradient: np.ndarray, rate: float, scale: float, decay: float) -> None:
+        w = self.parameters.data
+        real = w.dtype.type
+        update(place.stop - place.start, w[place], gradient[place], self.memory[place], real(rate), real(scale),
+               real(decay), real(self.momentum))
+
+
+class Adagrad(Optimiser):
+    """With rates that fall with the squares of the gradients; its memory is their sum."""
+
+    named = "squares"
+    begins_at = 0.1
+
+    def _update(self, place: slice, gradient: np.ndarray, rate: float, scale: float, decay: float) -> None:
+        w = self.parameters.data
+        real = w.dtype.type
+        update_by_squares(place.stop - place.start, w[place], gradient[place], self.memory[place], real(rate),
+                          real(scale), real(decay))
 
 
 def global_norm(gradient: np.ndarray) -> float:
@@ -85,6 +136,16 @@ def update(first, last, w, g, v, rate, scale, decay, momentum):
     for i in range(w.size):
         v[i] = momentum * v[i] + rate * (scale * g[i] + decay * w[i])
         w[i] -= v[i]
+
+
+@kernel
+def update_by_squares(first, last, w, g, s, rate, scale, decay):
+    """d = scale * g[i] + decay * w[i];  s[i] += d^2;  w[i] -= rate * d / sqrt(s[i])"""
+    w, g, s = w[first:last], g[first:last], s[first:last]
+    for i in range(w.size):
+        d = scale * g[i] + decay * w[i]
+        s[i] += d * d
+        w[i] -= rate * d / np.sqrt(s[i])
 
 
 @kernel

@@ -101,6 +101,19 @@ def test_resuming_gives_the_tail_of_the_epoch(start):
     assert content(loader(dataset, threads=2).epoch(3, start_batch=start)) == whole[start:]
 
 
+@given(st.integers(6, 40), st.integers(1, 4), st.integers(1, 5), st.integers(0, 3))
+def test_parts_of_an_epoch_are_disjoint_and_together_all_of_it(count, batch_size, parts, start):
+    """Part k of n has every n-th batch of the whole, and goes on from any of them."""
+    whole = content(loader(Numbers(count), batch_size).epoch(2))
+    for k in range(parts):
+        source = loader(Numbers(count), batch_size, part=(k, parts))
+        own = content(source.epoch(2))
+        assert [each[1:] for each in own] == [each[1:] for each in whole[k::parts]]
+        assert [each[0] for each in own] == list(range(source.batches))
+        place = min(start, source.batches)
+        assert content(source.epoch(2, place)) == own[place:]
+
+
 @pytest.mark.parametrize(("epoch", "start"), [(0, -1), (0, 9), (-1, 0)])
 def test_a_place_outside_the_epoch_is_refused_at_once(epoch, start):
     with pytest.raises(DataError, match=f"epoch {epoch} from batch {start}: expected batch 0 to 8"):
@@ -232,6 +245,7 @@ def test_an_epoch_can_be_left_and_begun_again():
         ({"threads": 0}, "threads 0: expected at least 1"),
         ({"seed": -1}, "seed -1: expected at least 0"),
         ({"max_bad": -1}, "max_bad -1: expected at least 0"),
+        ({"part": (2, 2)}, "part 2 of 2: expected 0 to 1"),
     ],
 )
 def test_out_of_range_options(options, message):

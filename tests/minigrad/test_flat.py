@@ -1,10 +1,14 @@
 """One vector for all parameters: the model's arrays are views of it."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from minigrad import Tensor, nn, ops
-from minigrad.flat import FlatParameters
+from minigrad import InputError, Tensor, nn, ops
+from minigrad.flat import FlatParameters, Slice
 from minigrad.init import initialise
 from tests.minigrad.test_nn import PATHS, Block, Network
 
@@ -87,3 +91,47 @@ def test_buffers_stay_outside():
 def test_float64():
     linear = nn.Linear(3, 2, dtype=np.float64)
     assert FlatParameters(linear).data.dtype == FlatParameters(linear).gradient.dtype == np.float64
+
+
+def test_other_memory_is_used_as_it_is(model):
+    flat = FlatParameters(model)
+    weights, gradient = np.arange(flat.data.size, dtype=np.float32), np.full(flat.data.size, 7, np.float32)
+    before = flat.data.copy()
+    flat.use(data=weights, gradient=gradient)
+    assert flat.data is weights
+    flat.zero_gradient()
+    for path, parameter in model.named_parameters():
+        assert np.shares_memory(parameter.data, weights), path
+        assert np.shares_memory(parameter.grad, gradient), path
+    assert not flat.gradient.any()
+    assert np.shares_memory(flat.gradient, gradient)
+    np.testing.assert_array_equal(model.classifier.weight.data, flat.views(weights)["classifier/weight"])
+    flat.use(data=before)
+    assert np.shares_memory(flat.gradient, gradient), "what is not named stays"
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3, np.float32), np.zeros((2, 2), np.float32), "float64"], ids=str)
+def test_memory_of_another_shape_or_dtype_is_refused(wrong, model):
+    flat = FlatParameters(model)
+    vector = np.zeros(flat.data.size, np.float64) if isinstance(wrong, str) else wrong
+    with pytest.raises(InputError, match=r"a vector of gradients is .*; expected \(\d+,\) of float32"):
+        flat.use(gradient=vector)
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=5))
+def test_slices_share_the_weights_and_know_what_lies_in_them(cuts):
+    """Put together, their places are the vector's, wherever the borders are."""
+    flat = FlatParameters(Network())
+    P = flat.data.size
+    borders = sorted({0, P, *(cut % P for cut in cuts)})
+    slices = [Slice(flat, *border) for border in pairwise(borders)]
+    flat.data[:] = np.arange(P)
+    np.testing.assert_array_equal(np.concatenate([each.data for each in slices]), flat.data)
+    for path, (place, _) in flat.places.items():
+        parts = [each.data[each.places[path][0]] for each in slices if path in each.places]
+        np.testing.assert_array_equal(np.concatenate(parts), flat.data[place], err_msg=path)
+        for each in slices:
+            if path in each.places:
+                assert each.views(each.data)[path].base is not None
+    slices[0].data[:] = -1
+    assert (flat.data[:borders[1]] == -1).all()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from minigrad import InputError, Tensor, available_threads, nn, ops, set_threads
 from minigrad.flat import FlatParameters
 from minigrad.init import initialise
-from minigrad.optim import LANES, PART, SGD, clip_norm, global_norm
+from minigrad.optim import LANES, PART, SGD, Adagrad, clip_norm, global_norm
 from tests.minigrad.checks import TOLERANCE
 from tests.minigrad.strategies import dtypes, seeds
 
@@ -67,6 +67,32 @@ def test_steps_follow_the_formula(seed, dtype, rates, momentum, decay, biases, o
         for got, expected in ((flat.views(flat.data)[path], w), (velocity, v)):
             assert got.dtype == dtype
             np.testing.assert_allclose(got, expected, rtol=0, atol=10 * TOLERANCE[got.dtype], err_msg=path)
+
+
+@given(seed=seeds, dtype=dtypes, rates=rates, decay=st.sampled_from([0.0, 0.2]),
+       own=st.sampled_from([{}, {"linear/weight": 3.0}, {"conv/weight": 0.0}]), scale=st.sampled_from([1.0, 0.25]))
+def test_adagrad_follows_its_formula(seed, dtype, rates, decay, own, scale):
+    """d <- scale g + wd w;  s <- s + d^2 from 0.1 on;  w <- w - lr d / sqrt(s)"""
+    rng = np.random.default_rng(seed)
+    model = Model(dtype)
+    initialise(model, seed, bias=0.2)
+    flat = FlatParameters(model)
+    gradients = rng.standard_normal((len(rates), flat.data.size)).astype(dtype)
+    start = flat.data.astype(np.float64)
+    adagrad = Adagrad(flat, weight_decay=decay, bias_rate=2.0, bias_decay=0.0)
+    adagrad.own_rates = own
+    for gradient, lr in zip(gradients, rates, strict=True):
+        flat.gradient[:] = gradient
+        adagrad.step(lr, scale)
+    for path, (place, _) in flat.places.items():
+        w, s, factor = start[place].copy(), np.full(place.stop - place.start, 0.1), own.get(path, 1)
+        bias = path.endswith(("/bias", "/beta"))
+        for gradient, lr in zip(gradients, rates, strict=True):
+            d = scale * gradient[place] + (0 if bias or path.endswith("/gamma") else decay) * w
+            s = s + d * d * bool(factor)
+            w = w - (2 if bias else 1) * factor * lr * d / np.sqrt(s)
+        np.testing.assert_allclose(flat.data[place], w, rtol=0, atol=10 * TOLERANCE[flat.data.dtype], err_msg=path)
+        np.testing.assert_allclose(adagrad.memory[place], s, rtol=20 * TOLERANCE[flat.data.dtype], err_msg=path)
 
 
 def test_a_lower_rate_takes_effect_gradually():
