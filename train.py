@@ -60,7 +60,8 @@ def read_flags(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]
     """Return all flags with their defaults, and {name: value} of those that were given."""
     parser = make_parser()
     flags = parser.parse_args(arguments)
-    scripts.check_threads(parser, flags.threads)
+    if not flags.cluster:  # whose machines have other cores
+        scripts.check_threads(parser, flags.threads)
     check_ensemble(parser, flags)
     parser.set_defaults(**dict.fromkeys(vars(flags)))
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -91,6 +92,9 @@ def check_effects(parser: argparse.ArgumentParser, flags: argparse.Namespace, gi
             own, its = ("--" + each.replace("_", "-") for each in (name, other))
             parser.error(f"argument {own}: it does nothing with {its} {getattr(flags, other)}; leave it out, or give "
                          f"{its} {' or '.join(values)}")
+    for name in sorted(runs.OF_WORKERS & given.keys()):
+        if flags.workers == 1 and not flags.cluster:
+            parser.error(f"argument --{name.replace('_', '-')}: it is of several workers: give --workers 2 or more")
     if "fresh_rate" in given and flags.init in init.SCHEMES:
         parser.error("argument --fresh-rate: it is of layers that trained weights leave to chance: give --init FILE")
 

@@ -15,6 +15,7 @@ if not __package__:  # run as a script: the project's folder takes the place of 
 
 import minigrad
 from benchmarks.convolutions import convolutions
+from benchmarks.crew import workers
 from benchmarks.layers import layers
 from benchmarks.load import TOLERATED
 from benchmarks.peers import PEERS
@@ -48,6 +49,8 @@ WORKS = {
                          ("dtype",), peers=()),
     "scaling": Work(scaling, "images/s against the batch and the images' size; how work is cut for many cores", 5,
                     own=("of", "only", "cores"), peers=()),
+    "workers": Work(workers, "workers of one thread, --threads of them, beside serial training, images/s", 5, 32,
+                    peers=()),
     "busy": Work(busy, "one thread and several beside a busy process, images/s", 9, 16, ("of",), peers=()),
 }
 OF = ("training", "inference")

@@ -81,7 +81,7 @@ def measure(pictures: Dataset, batch: int, size: int, rounds: int, block: int) -
     """Return the images/s of each contender: medians of the rounds."""
     runs = {"files": trainer(pictures, batch, size), "memory": trainer(InMemory(pictures), batch, size),
             "ready": trainer(pictures, batch, size)}
-    ready = runs["ready"]
+    ready = runs["ready"].replica
     with_one = next(iter(ready.loader.epoch(0)))
     ready.loader = Ready(with_one, ready.loader.batches)  # type: ignore[assignment]
     going = {name: steps(run) for name, run in runs.items()}

@@ -101,6 +101,7 @@ class Session:
         self.left_out: dict[str, str] = {}  # peer -> reason
         self.limits: list[float] = []  # GFLOP/s on all threads, one for each round
         self.busy_cores = before_start()
+        self.own: set[int] = set()  # other processes that contenders have started
         self.prepared: dict[str, tuple[int, int]] = {}  # module -> batch and size that its files are for
 
     def start(self, job: Job, environment: dict[str, str] | None = None, name: str = "") -> Child:
@@ -197,7 +198,7 @@ class Session:
 
     def turns(self, over: Iterable[Any], threads: int, dtype: str = "float32") -> Iterator[Any]:
         """Yield from `over`, measuring the machine's limit before each, and how busy others are meanwhile."""
-        load = Load(lambda: [child.process.pid for child in self.children])
+        load = Load(lambda: [*(child.process.pid for child in self.children), *self.own])
         for each in over:
             self.limits.append(limit.gflops(threads, dtype))
             yield each

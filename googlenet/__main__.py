@@ -4,9 +4,21 @@ from __future__ import annotations
 import argparse
 
 from googlenet import scripts
-from googlenet.commands import ablations, compare, convert, export, fetch, inspect, predict, summary
+from googlenet.commands import (
+    ablations,
+    compare,
+    convert,
+    crew,
+    export,
+    fetch,
+    inspect,
+    predict,
+    replay,
+    simulate,
+    summary,
+)
 
-COMMANDS = (summary, predict, inspect, convert, export, compare, fetch, ablations)
+COMMANDS = (summary, predict, inspect, convert, export, compare, fetch, ablations, crew, replay, simulate)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -82,6 +82,8 @@ class TrainingConfig(Config):
     accumulate: int = option(1, "[1, inf)", "batches whose gradients are added up for an update, which is then of "
                              "batch-size times as many images", "ours")
     lr: float = option(0.01, "(0, inf)", "first learning rate; halve it if a head stays at ln(classes)", "BVLC")
+    optimiser: str = option("momentum", "momentum | adagrad", "rule of the update: with momentum, or with rates that "
+                            "fall with the squares of the gradients", "paper, section 6; DistBelief")
     momentum: float = option(0.9, "[0, 1)", "fraction of the previous update that is kept", "paper, section 6")
     weight_decay: float = option(2e-4, "[0, inf)", "pull of every weight towards zero", "BVLC")
     bias_rate: float = option(2.0, "(0, inf)", "factor on the rate of biases", "BVLC: lr_mult")
@@ -133,8 +135,30 @@ class TrainingConfig(Config):
     threads: int = option(0, "[0, inf)", "threads that compute; 0: one a core", "ours")
     conv: str = option("auto", "auto | im2col | direct | winograd", "how convolutions are computed", "ours")
     loader_threads: int = option(1, "[1, inf)", "threads that decode images ahead", "ours")
-    workers: int = option(1, "[1, 1]", "model replicas, as in the paper's DistBelief (not loader processes); more "
-                          "than 1 is not built yet", "paper, section 6")
+    workers: int = option(1, "[1, 1000]", "model replicas, as in the paper's DistBelief: processes, each with its part "
+                          "of the images; not loader processes", "paper, section 6")
+    cluster: str = option("", "", "run the workers and the server on a Ray cluster at this address; auto: on the one "
+                          "that runs here, or a new one of this machine; needs the extra ray", "ours")
+    shards: int = option(4, "[1, inf)", "slices of the weights, each of which the server updates by itself",
+                         "DistBelief, section 4.1")
+    fetch_every: int = option(1, "[1, inf) steps", "a worker's steps between fetches of the weights", "DistBelief")
+    push_every: int = option(1, "[1, inf) steps", "a worker's steps between pushes of their gradients' sum",
+                             "DistBelief")
+    overlap: bool = option(False, "", "fetch weights while the next gradient is computed, which makes each push staler "
+                           "by one of the same worker", "DistBelief")
+    staleness_lr: bool = option(False, "", "divide the rate of a push by the updates since its fetch", "Zhang et al. "
+                                "2015")
+    warm_start: int = option(0, "[0, inf) steps", "updates by the first worker alone, before the others begin",
+                             "DistBelief")
+    sync: bool = option(False, "", "all workers' gradients make one update, as a comparison", "Chen et al. 2016")
+    backup_workers: int = option(0, "[0, inf)", "of the workers of --sync, how many are not waited for",
+                                 "Chen et al. 2016")
+    max_restarts: int = option(10, "[0, inf)", "workers, servers and shards that are started again before the run is "
+                               "given up", "ours")
+    hang_timeout: float = option(60.0, "[2, inf) seconds", "after so long without a sign of life a worker, the server "
+                                 "or a shard is ended, and started anew", "ours")
+    push_log: bool = option(False, "", "write every applied gradient to pushes.log in the run's folder, from which "
+                            "python -m googlenet replay computes the weights again", "ours")
     save_every: float = option(10.0, "(0, inf) minutes", "time between checkpoints, beside each epoch's", "ours")
     report: bool = option(False, "", "keep report.html in the run's folder, a page that loads itself again while it "
                           "trains", "ours")

@@ -22,13 +22,14 @@ from typing import Any
 
 import minigrad
 from data.base import Dataset
-from data.datasets import open_dataset, split_validation
 from data.locks import locked, unlock
 from data.preprocess import Preprocessing, channel_statistics
 from googlenet.config import ModelConfig, TrainingConfig
+from googlenet.distbelief.trainer import made
 from googlenet.model import GoogLeNet, preprocessing_of
 from googlenet.scripts import writing
 from googlenet.training import Trainer, configuration
+from googlenet.training.images import open_data
 from googlenet.training.memory import require_memory
 from googlenet.weights import load_model, read
 from googlenet.weights.fetch import PUBLISHED, resolve
@@ -36,9 +37,12 @@ from googlenet.weights.files import file_of
 from minigrad import init
 from minigrad.errors import InputError
 
-CHANGEABLE = frozenset({  # of a resumed run
+OF_WORKERS = frozenset({  # what does nothing where one process trains
+    "shards", "fetch_every", "push_every", "overlap", "staleness_lr", "warm_start", "sync", "backup_workers",
+    "max_restarts", "hang_timeout", "push_log"})
+CHANGEABLE = OF_WORKERS | {  # of a resumed run
     "data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every", "keep",
-    "report", "tensorboard"})
+    "report", "tensorboard", "workers", "cluster"}
 FREE_WITH_WEIGHTS = frozenset({"image_size", "heads", "dropout", "aux_dropout", "dtype"})  # beside --init FILE
 OF_WEIGHTS = frozenset({"resize", "standardise"})  # flags of training that the file's preprocessing decides
 MEAN_OF = 2000  # training images that the mean and the deviation are taken over
@@ -63,6 +67,11 @@ class Files:
     def log(self) -> Path:
         """The losses of the steps and epochs."""
         return self.folder / "log.csv"
+
+    @property
+    def pushes(self) -> Path:
+        """The gradients that were applied, where --push-log asks for them."""
+        return self.folder / "pushes.log"
 
     @property
     def curves(self) -> Path:
@@ -96,7 +105,7 @@ def started(config: TrainingConfig, network: ModelConfig, given: Mapping[str, An
     notes: tuple[str, ...] = ()
     if config.init in init.SCHEMES:
         network = replace(network, classes=len(training.classes))
-        trainer = Trainer(GoogLeNet(network), config, training, validation, images_of(network, config, training))
+        trainer = made(GoogLeNet(network), config, training, validation, images_of(network, config, training))
         trainer.initialise()
     else:
         trainer, note = pretrained(config, network, given, training, validation)
@@ -126,7 +135,7 @@ def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str,
     own = {name: given[name] for name in FREE_WITH_WEIGHTS & given.keys()}
     model_config = replace(weights.config, **{"heads": network.heads, **own}, classes=len(training.classes))
     preprocessing = weights.preprocessing.at(model_config.image_size)
-    trainer = Trainer(GoogLeNet(model_config), config, training, validation, preprocessing)
+    trainer = made(GoogLeNet(model_config), config, training, validation, preprocessing)
     fresh = trainer.initialise(weights.arrays, str(found))
     taken = f"drawn anew, as classes differ or it lacks them: {', '.join(fresh)}" if fresh else "all of the network"
     return trainer, f"{found}: {weights.config.variant}, {len(weights.arrays)} arrays; {taken}"
@@ -147,7 +156,7 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
     config = replace(configuration(loaded, path), **changed)
     prepare_kernels(config)
     training, validation = open_data(config)
-    trainer = Trainer(loaded.model, config, training, validation, loaded.preprocessing)
+    trainer = made(loaded.model, config, training, validation, loaded.preprocessing)
     trainer.restore(loaded)
     run = Run(trainer, path.parent)
     if not run.best.exists():
@@ -162,16 +171,10 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
 
 def prepare_kernels(config: TrainingConfig) -> None:
     """Say how many threads compute, 0 for all cores, and how convolutions do."""
-    minigrad.set_threads(config.threads or minigrad.available_threads())
+    most = minigrad.available_threads()
+    threads = config.threads if config.workers == 1 else min(most, config.threads * config.workers)
+    minigrad.set_threads(threads or most)
     minigrad.set_convolution(config.conv)
-
-
-def open_data(config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
-    """Open the training images and those of them held out for validation, None without any."""
-    training = open_dataset(config.data, "train")
-    if config.validation_fraction == 0:
-        return training, None
-    return split_validation(training, config.validation_fraction, config.seed)
 
 
 def images_of(network: ModelConfig, config: TrainingConfig, training: Dataset) -> Preprocessing:

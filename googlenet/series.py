@@ -19,7 +19,7 @@ from googlenet.weights import load_model
 from minigrad.errors import InputError
 
 # Settings that no result depends on, by more than rounding: they may change from run to run.
-FREE = runs.CHANGEABLE - {"epochs", "lr", "conv"}
+FREE = runs.CHANGEABLE - runs.OF_WORKERS - {"epochs", "lr", "conv", "workers", "cluster"}
 
 
 class Kept(NamedTuple):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import blocks, compare, convolutions, layers, limit, scaling, works
+from benchmarks import blocks, compare, convolutions, crew, layers, limit, scaling, works
 from benchmarks.contender import peak_mib
 from benchmarks.job import Job
 from benchmarks.load import Load
@@ -146,6 +147,22 @@ def test_every_work_writes_rows(arguments, unit, tmp_path, monkeypatch):
     assert {each["unit"] for each in found["rows"]} == {unit}
     assert all(0 <= each["min"] <= each["value"] <= each["max"] for each in found["rows"])
     assert found["ours"] in [each["name"] for each in found["rows"]]
+
+
+def test_workers_stand_beside_serial_training_and_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "COUNT", 24)
+    monkeypatch.setattr(crew, "PICTURES", 4)
+    monkeypatch.setattr(crew, "BLOCK", 1)
+    found = measure(tmp_path / "told.json", "workers", "--batch", "2")
+    assert [part["ours"] for part in found["parts"]] == [f"2 workers of one thread, {source}"
+                                                         for source in ("memory", "JPEG files")]
+    assert [each["name"] for each in found["rows"]] == [
+        "2 workers of one thread, memory", "serial, one thread, memory", "serial, 2 threads, memory",
+        "2 processes that share nothing", "2 workers of one thread, JPEG files", "serial, one thread, JPEG files",
+        "serial, 2 threads, JPEG files"]
+    assert all(each["value"] > 0 for each in found["rows"])
+    assert 0 < found["server_share_memory"] < 1
+    assert not multiprocessing.active_children()
 
 
 def test_scaling_compares_the_cost_of_a_pixel(tmp_path, monkeypatch):

@@ -52,7 +52,8 @@ ONLY_IN = {
     "ray": r"googlenet/distbelief/ray_cluster\.py",
     "tensorboardX": r"googlenet/reports/tensorboard\.py",
 }
-OPTIONAL = {"tensorboardX": "tensorboard"}  # by which extra it is installed; imported by who needs it, not before
+# By which extra it is installed; imported by who needs it, not before.
+OPTIONAL = {"tensorboardX": "tensorboard", "ray": "ray"}
 NEEDED_BY = {  # beyond NumPy and Pillow, by what is no plain picture
     "data/packed.py": {"h5py"}, "data/packing.py": {"h5py"}, "data/pack.py": {"tqdm"}, "data/fetch.py": {"tqdm"},
     "data/scripts.py": {"tqdm"},
@@ -129,7 +130,7 @@ def test_what_is_imported_is_declared():
     names = [re.match(r"[\w-]+", line).group().lower() for line in project["dependencies"]]
     declared = {MODULES_OF.get(name, name) for name in names}
     for source in SOURCES:
-        used = {name.split(".")[0] for name in imports(source)} - {*PACKAGES, *sys.stdlib_module_names, "ray"}
+        used = {name.split(".")[0] for name in imports(source)} - {*PACKAGES, *sys.stdlib_module_names}
         missing = used - declared - {"llvmlite", *OPTIONAL}  # what Numba is made of comes with it
         assert not missing, f"{source} imports {missing}; declared: {sorted(declared)}"
 

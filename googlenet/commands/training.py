@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,8 @@ from data.datasets import open_dataset
 from data.errors import DataError
 from googlenet import scripts
 from googlenet.config import TrainingConfig
+from googlenet.distbelief.job import share
+from googlenet.distbelief.trainer import AsynchronousTrainer
 from googlenet.inference import load
 from googlenet.reports.curves import curves
 from googlenet.reports.log import Log, read_log
@@ -30,13 +32,14 @@ from googlenet.reports.run import RunPage
 from googlenet.reports.tensorboard import Events
 from googlenet.runs import Run, alone, keep_epoch, write_settings
 from googlenet.testing import Score, score
-from googlenet.training import DivergedError, Epoch, Restart, Step, Trainer
+from googlenet.training import DivergedError, Epoch, Fault, Restart, Step, Trainer
 from minigrad.errors import InputError
 from minigrad.files import write_whole
 
+MOST_SHOWN = 8  # workers whose speeds are in the bar
 STOPPED = 130  # exit code, as of programs that Ctrl-C ends
 
-Record = Step | Epoch | Restart
+Record = Step | Epoch | Restart | Fault
 Watch = Callable[[Record, float | None], None]  # of a record, and the seconds that are left, once they are known
 
 
@@ -113,7 +116,24 @@ def describe(run: Run) -> None:
     frozen = sum(place.stop - place.start for path, (place, _) in trainer.flat.places.items() if path in trainer.frozen)
     print(f"{trainer.flat.data.size:,} parameters" + (f", {frozen:,} of them frozen" if frozen else "")
           + f"; images: {trainer.preprocessing}")
+    if isinstance(trainer, AsynchronousTrainer):
+        print(crew_of(trainer.config))
     print(f"run folder: {run.folder}")
+
+
+def crew_of(config: TrainingConfig) -> str:
+    """Return how many workers train, and what is known to help so many."""
+    of_each = share(config)
+    told = f"{config.workers} worker{'s' * (config.workers > 1)} "
+    told += "on a cluster" if config.cluster else f"of {of_each} thread{'s' * (of_each > 1)} each"
+    if config.sync:
+        backup = f", {config.backup_workers} of them as backup" if config.backup_workers else ""
+        return f"{told}, synchronous{backup}"
+    usual = TrainingConfig.momentum
+    if config.optimiser == "momentum" and config.momentum == usual and config.workers > 1:
+        told += (f"; so many add momentum of their own (Mitliagkas et al. 2016), about that of --momentum "
+                 f"{max(0.0, 1 - config.workers * (1 - usual)):.2g} for one worker's {usual:g}")
+    return told
 
 
 @contextmanager
@@ -143,7 +163,8 @@ class Records:
     def __init__(self, run: Run):
         trainer, config = run.trainer, run.trainer.config
         self.run = run
-        self.log = Log(run.log, config.log_every, trainer.step, trainer.epoch)
+        self.log = Log(run.log, config.log_every, trainer.step, trainer.epoch,
+                       crew=isinstance(trainer, AsynchronousTrainer))
         self.page = RunPage(run.folder, trainer) if config.report else None  # reads the log
         self.events = Events(run.folder / "events", trainer, config.log_every) if config.tensorboard else None
 
@@ -190,24 +211,27 @@ def complete(run: Run, watch: Watch) -> Ended:
 def train(run: Run, records: Records, watch: Watch, stop: list[int]) -> Ended:
     """Train until something is in `stop`, saving last.h5 and best.h5."""
     trainer, config = run.trainer, run.trainer.config
+    if isinstance(trainer, AsynchronousTrainer):
+        trainer.write_to(run.last, run.pushes)
     clock, saved_at = Clock(time.monotonic(), trainer.step), time.monotonic()
-    for record in trainer.records():
-        if isinstance(record, Epoch):
-            clock.epoch_ends(record.step, trainer.epoch_steps)
-        elif isinstance(record, Restart):
-            clock.begin(record.step)
-        left = clock.left(config.epochs - trainer.epoch - trainer.batch / trainer.loader.batches)
-        records.note(record, left)
-        watch(record, left)
-        if isinstance(record, Epoch) and record.best:
-            trainer.save_weights(run.best)
-        if stop or isinstance(record, Epoch) or time.monotonic() - saved_at > 60 * config.save_every:
-            records.log.flush()
-            saved, saved_at = trainer.save(run.last), time.monotonic()
-            if saved and isinstance(record, Epoch):
-                keep_epoch(run)
-            if saved and stop:  # where it is not saved, training goes back first: that is the next record
-                break
+    with closing(trainer.records()) as found:
+        for record in found:
+            if isinstance(record, Epoch):
+                clock.epoch_ends(record.step, trainer.epoch_steps)
+            elif isinstance(record, Restart):
+                clock.begin(record.step)
+            left = clock.left(config.epochs - trainer.epoch - trainer.batch / trainer.loader.batches)
+            records.note(record, left)
+            watch(record, left)
+            if isinstance(record, Epoch) and record.best:
+                trainer.save_weights(run.best)
+            if stop or isinstance(record, Epoch) or time.monotonic() - saved_at > 60 * config.save_every:
+                records.log.flush()
+                saved, saved_at = trainer.save(run.last), time.monotonic()
+                if saved and isinstance(record, Epoch):
+                    keep_epoch(run)
+                if saved and stop:  # where it is not saved, training goes back first: that is the next record
+                    break
     if run.ended and not run.best.exists():  # taken up in another folder, with nothing left to train
         trainer.save_weights(run.best)
     return Ended(run.ended, bool(stop))
@@ -226,9 +250,11 @@ def shown(trainer: Trainer) -> Iterator[Watch]:
                 bar.set_postfix_str(progress(record), refresh=False)
             elif isinstance(record, Epoch):
                 announce(record, trainer, left)
+            elif isinstance(record, Restart):
+                rate = f", at {record.rate_factor:g} of the rate" if record.rate_factor < 1 else ""
+                tqdm.write(f"warning: {record.reason}; back to step {record.step}{rate}")
             else:
-                tqdm.write(f"warning: {record.reason}; back to step {record.step}, at {record.rate_factor:g} "
-                           "of the rate")
+                tqdm.write(f"warning: {record.reason} ({record.restarts} so far)")
 
         yield watch
 
@@ -255,10 +281,16 @@ def validation_shown(trainer: Trainer) -> Iterator[None]:
 
 
 def progress(record: Step) -> str:
-    """Return the bar's text: the three losses, the rate, the speed."""
+    """Return the bar's text: the three losses, the rate, the speed; of workers each one's, and how stale they are."""
     names = {"main": record.losses.main, "aux1": record.losses.aux1, "aux2": record.losses.aux2}
     losses = " ".join(f"{name} {loss:.3f}" for name, loss in names.items() if not math.isnan(loss))
-    return f"{losses} lr {record.lr:.4g} {record.images_per_second:.0f} images/s"
+    told = f"{losses} lr {record.lr:.4g} {record.images_per_second:.0f} images/s"
+    crew = record.crew
+    if crew is None:
+        return told
+    speeds = " ".join(f"{speed:.0f}" for speed in crew.speeds[:MOST_SHOWN]) + " ..." * (len(crew.speeds) > MOST_SHOWN)
+    restarts = f" {crew.restarts} restarts" if crew.restarts else ""
+    return f"{told} ({speeds}) staleness {crew.staleness:.1f}, at most {crew.most}{restarts}"
 
 
 def announce(record: Epoch, trainer: Trainer, left: float | None) -> None:

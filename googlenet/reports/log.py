@@ -8,12 +8,14 @@ from pathlib import Path
 
 from googlenet.scripts import writing
 from googlenet.training import Epoch, Restart, Step
+from googlenet.training.records import Crew
 from minigrad.errors import InputError
 from minigrad.files import write_whole
 
 COLUMNS = ("step", "epoch", "images", "lr", "loss", "loss_main", "loss_aux1", "loss_aux2", "images_per_second",
            "validation_loss", "validation_top1_error", "validation_top5_error", "averaged_loss", "averaged_top1_error",
            "averaged_top5_error", "gradient_norm")
+OF_WORKERS = ("staleness_mean", "staleness_max", "restarts", "server_share", "worker_images_per_second")
 
 
 class Log:
@@ -21,31 +23,34 @@ class Log:
     its losses and its validation.
 
     A run that goes on at a step of an epoch, resumed or gone back to it, drops the lines beyond: they are computed
-    again.
+    again. A run by workers (`crew`) has columns of its own behind the others.
     """
 
-    def __init__(self, path: Path, every: int, step: int = 0, epoch: int = 0):
-        self.path, self.every = path, every
+    def __init__(self, path: Path, every: int, step: int = 0, epoch: int = 0, *, crew: bool = False):
+        self.path, self.every, self.crew = path, every, crew
         self._begin(step, epoch)
 
     def _begin(self, step: int, epoch: int) -> None:
         """Open the file, with its lines up to a step of an epoch."""
         kept = [row for row in read_log(self.path)
                 if int(row["step"]) <= step and (row["lr"] or int(row["epoch"]) < epoch)] if step else []
+        by_workers = self.crew or any(OF_WORKERS[0] in row for row in kept[:1])
+        columns = (*COLUMNS, *OF_WORKERS) if by_workers else COLUMNS
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
+        writer = csv.DictWriter(text, columns)
         writer.writeheader()
         writer.writerows(kept)
         write_whole(self.path, [text.getvalue().encode()])
         with writing(self.path):
             self.file = open(self.path, "a", newline="", encoding="utf-8")  # noqa: SIM115  (open as long as the run)
-        self.writer = csv.DictWriter(self.file, COLUMNS)
+        self.writer = csv.DictWriter(self.file, columns)
 
     def step(self, record: Step) -> None:
         """Note a step, if it is its turn."""
         if record.step % self.every == 0:
             self._write(record.step, record.epoch, record.images, record.lr, *record.losses,
-                        round(record.images_per_second, 2), gradient_norm=record.gradient_norm)
+                        round(record.images_per_second, 2), gradient_norm=record.gradient_norm,
+                        **_crew(record.crew))
 
     def epoch(self, record: Epoch) -> None:
         """Note the end of an epoch and its validation."""
@@ -59,10 +64,11 @@ class Log:
         self.close()
         self._begin(record.step, record.epoch)
 
-    def _write(self, *values: float, **more: float) -> None:
+    def _write(self, *values: float, **more: float | str) -> None:
         named = dict(zip(COLUMNS, values, strict=False)) | more
         with writing(self.path):
-            self.writer.writerow({name: value for name, value in named.items() if not math.isnan(value)})
+            self.writer.writerow({name: value for name, value in named.items()
+                                  if isinstance(value, str) or not math.isnan(value)})
 
     def flush(self) -> None:
         """Hand all lines to the system."""
@@ -73,6 +79,15 @@ class Log:
         """Write what is left, and end."""
         with writing(self.path):
             self.file.close()
+
+
+def _crew(crew: Crew | None) -> dict[str, float | str]:
+    """Return the columns of a run by workers, whose speeds stand with blanks between them."""
+    if crew is None:
+        return {}
+    return {"staleness_mean": round(crew.staleness, 3), "staleness_max": crew.most, "restarts": crew.restarts,
+            "server_share": round(crew.server, 4),
+            "worker_images_per_second": " ".join(f"{speed:.2f}" for speed in crew.speeds)}
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

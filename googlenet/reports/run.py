@@ -17,7 +17,7 @@ from googlenet.reports.learning import learning_of
 from googlenet.reports.page import Html, element, name, section, table
 from googlenet.reports.pictures import filters, seen, thumbnail
 from googlenet.scripts import duration
-from googlenet.training import Epoch, Restart, Step, Trainer
+from googlenet.training import Epoch, Fault, Restart, Step, Trainer
 from minigrad.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class RunPage:
         self._due = -math.inf
         self._failed = False
 
-    def update(self, record: Step | Epoch | Restart, left_seconds: float | None = None) -> None:
+    def update(self, record: Step | Epoch | Restart | Fault, left_seconds: float | None = None) -> None:
         """Note a record, with the seconds that are left of the run, and write the page if it is time."""
         self.left = self.left if left_seconds is None else left_seconds
         if isinstance(record, Step):
@@ -61,6 +61,8 @@ class RunPage:
         elif isinstance(record, Epoch):
             self.learning.epoch(record)
             self.events.extend((record.step, warning) for warning in record.warnings)
+        elif isinstance(record, Fault):
+            self.events.append((self.trainer.step, record.reason))
         else:
             self.learning = learning_of(self.folder / "log.csv")  # which has dropped the steps that are taken again
             self.events.append((record.from_step, f"{record.reason}; went back to step {record.step:,}, all rates "
@@ -127,7 +129,7 @@ class RunPage:
 
     def _samples(self) -> Html:
         """Show images of the latest step as the network saw them."""
-        batch = self.trainer.latest
+        batch = self.trainer.replica.latest
         if batch is None:
             return Html("")
         classes = self.trainer.training.classes

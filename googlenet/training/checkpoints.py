@@ -1,7 +1,7 @@
 """What of a training is in a file, and how it comes back: all that it needs to go on as if it had not stopped.
 
     weights/ averaged/          the network, as in every file of weights (googlenet/weights/store.py)
-    velocity/ average/ losses   state of SGD, of the average, and the losses of the epoch's steps so far
+    velocity/ average/ losses   state of SGD (of Adagrad: squares/), of the average, and the losses of the epoch's steps
     good/                       all of these at the place that training would go back to (guard.py)
     attributes                  the place in the data, the best validation, the configuration, ...; good.step, ...
 """
@@ -43,10 +43,12 @@ class State(NamedTuple):
 
 def state_of(trainer: Trainer) -> State:
     """Return the state of a trainer, but for the weights."""
-    arrays = {f"velocity/{path}": view for path, view in trainer.flat.views(trainer.sgd.velocity).items()}
+    optimiser = trainer.optimiser
+    arrays = {f"{optimiser.named}/{path}": view for path, view in trainer.flat.views(optimiser.memory).items()}
     arrays["losses"] = np.array(trainer.losses, np.float64).reshape(-1, len(Losses._fields))
     numbers: dict[str, Attribute] = {name: getattr(trainer, name) for name in PLACE}
     numbers["best_error"], numbers["best_loss"] = trainer.best
+    numbers |= trainer.own_state()
     if trainer.average:
         own, settings = trainer.average.state()
         arrays |= {f"average/{path}": array for path, array in own.items()}
@@ -57,8 +59,8 @@ def state_of(trainer: Trainer) -> State:
 def take_over(trainer: Trainer, state: State) -> None:
     """Put a trainer into a state; its weights are those of the state already."""
     arrays, numbers = state
-    for path, view in trainer.flat.views(trainer.sgd.velocity).items():
-        view[...] = arrays[f"velocity/{path}"]
+    for path, view in trainer.flat.views(trainer.optimiser.memory).items():
+        view[...] = arrays[f"{trainer.optimiser.named}/{path}"]
     if trainer.average:
         settings = {name: float(value) for name, value in below("average.", numbers).items()}
         if isinstance(trainer.average, TailMean):  # which begins where it began, though the run be made longer
@@ -68,6 +70,7 @@ def take_over(trainer: Trainer, state: State) -> None:
         setattr(trainer, name, int(numbers[name]))
     trainer.best = float(numbers["best_error"]), float(numbers["best_loss"])
     trainer.losses = [Losses(*row) for row in arrays["losses"].tolist()]
+    trainer.take_over(numbers)
 
 
 def with_weights(trainer: Trainer) -> State:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.loader import Batch
 from googlenet.training.checkpoints import State, put_back, with_weights
 from googlenet.training.records import DivergedError, Restart, mean
 from minigrad import Tensor, no_grad, ops
@@ -65,10 +66,14 @@ class Guard:
         try:
             self.require_sound()
         except DivergedError as error:
-            if not self.halving:
-                raise self._final(error) from None
-            self.found = error
+            self.note(error)
         return self.found is None
+
+    def note(self, error: DivergedError) -> None:
+        """Let the next record be a Restart for this reason. Raises DivergedError where there is no way back."""
+        if not self.halving:
+            raise self._final(error) from None
+        self.found = error
 
     def check(self) -> None:
         """Raise what a save has found since the last record."""
@@ -78,17 +83,23 @@ class Guard:
     def require_sound(self) -> None:
         """Raise DivergedError where the latest step ruined the weights; its own loss is of the weights before it."""
         t = self.trainer
-        if t.latest is None or self.sound_at == t.step:
+        if self.sound_at == t.step:
             return
-        x = Tensor(t.latest.images.astype(t.model.config.dtype, copy=False))
-        training = t.model.training
-        with no_grad():
-            loss = ops.cross_entropy(t.model.eval()(x).logits, t.latest.labels).item()
-        if training:
-            t.to_training()
-        if not math.isfinite(loss) or not np.isfinite(t.flat.data).all() or not np.isfinite(t.sgd.velocity).all():
+        loss = 0.0 if t.replica.latest is None else self._loss(t.replica.latest)
+        if not math.isfinite(loss) or not np.isfinite(t.flat.data).all() or not np.isfinite(t.optimiser.memory).all():
             raise DivergedError(f"after step {t.step} the loss is {loss}, or a weight is no number")
         self.sound_at = t.step
+
+    def _loss(self, batch: Batch) -> float:
+        """Return the loss of a batch with the weights as they are."""
+        t = self.trainer
+        training = t.model.training
+        x = Tensor(batch.images.astype(t.model.config.dtype, copy=False))
+        with no_grad():
+            loss = ops.cross_entropy(t.model.eval()(x).logits, batch.labels).item()
+        if training:
+            t.replica.to_training()
+        return loss
 
     def stuck_heads(self) -> tuple[str, ...]:
         """Return a warning for each classifier that guessed all through the second half of the epoch that is judged.
@@ -117,7 +128,7 @@ class Guard:
         at = t.step
         put_back(t, self.good)
         self.halvings += 1
-        self.sound_at, self.found, t.latest = t.step, None, None
+        self.sound_at, self.found, t.replica.latest = t.step, None, None
         return Restart(str(error), at, t.step, t.epoch, self.rate_factor)
 
     @property

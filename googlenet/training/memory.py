@@ -11,6 +11,8 @@ What is kept for an image is not computed but seen: a forward pass of a few imag
 weights that are zero and so take no memory; then the arrays behind its graph are summed up. Below frozen layers nothing
 is kept, and what two neighbouring stages hold counts instead. The rest is counted, as if no memory were used twice.
 
+Of workers each has its own program, activations, batches and data, and its slot of shared memory.
+
 The sum is within 25 % of the peaks that Linux tells, mostly within 15 % (tests/googlenet/training/test_memory.py), but
 for the first run of a new version: compiling takes some 200 MiB, which activations then take over. A run is refused
 only where 85 % of the sum are not free.
@@ -79,13 +81,16 @@ def estimate(trainer: Trainer) -> Memory:
     largest = max(place.stop - place.start for place, _ in trainer.flat.places.values())
     batch = N * S * S * 3
     ahead = config.loader_threads + 1  # and as many pictures apart as there are threads that put them together
+    replicas, others = config.workers, 2 if config.workers > 1 else 0  # the server's process and the trainer's
+    buffers = 3 + config.overlap + (config.push_every > 1) + (config.fetch_every > 1)  # of weights and gradients
+    slots = buffers * item * P * replicas if others else 0
     return Memory(
-        program=PROGRAM + WORKSPACE * item * largest,
-        weights=copies * state + item * P + tested,
-        activations=max(kept, passing, LEFT_BEHIND),
-        batches=batch * (4 * (ahead + config.loader_threads) + item + 4),
+        program=(replicas + others) * PROGRAM + replicas * WORKSPACE * item * largest,
+        weights=copies * state + item * P + tested + slots,
+        activations=replicas * max(kept, passing, LEFT_BEHIND),
+        batches=replicas * batch * (4 * (ahead + config.loader_threads) + item + 4),
         checkpoint=copies * state + item * P * bool(average),
-        data=_in_memory(trainer.training))
+        data=(replicas + bool(others)) * _in_memory(trainer.training))
 
 
 def require_memory(trainer: Trainer) -> Memory:

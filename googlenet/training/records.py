@@ -23,6 +23,16 @@ class Losses(NamedTuple):
     aux2: float
 
 
+class Crew(NamedTuple):
+    """How the workers of a run do, over its latest updates."""
+
+    speeds: tuple[float, ...]  # images a second of each
+    staleness: float  # mean, of a push at a shard
+    most: int  # the largest
+    restarts: int  # of workers, since the run was started or taken up
+    server: float  # part of the time that the server works
+
+
 class Step(NamedTuple):
     """One update, of one batch or of several."""
 
@@ -33,6 +43,7 @@ class Step(NamedTuple):
     losses: Losses
     images_per_second: float
     gradient_norm: float = math.nan  # before it was clipped; NaN where nothing is
+    crew: Crew | None = None  # where workers compute
 
 
 class Epoch(NamedTuple):
@@ -49,13 +60,20 @@ class Epoch(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """Training went back to a state of before, and goes on from there at half the rate."""
+    """Training went back to a state of before, and goes on from there, at half the rate where it had diverged."""
 
     reason: str
     from_step: int
     step: int  # that it is at now; those above are taken again
     epoch: int
-    rate_factor: float  # on every rate from now on: 1/2, 1/4, ...
+    rate_factor: float  # on every rate from now on: 1, 1/2, 1/4, ...
+
+
+class Fault(NamedTuple):
+    """A process of the run was lost, and another one started in its place; training goes on."""
+
+    reason: str
+    restarts: int
 
 
 def mean(losses: list[Losses]) -> Losses:

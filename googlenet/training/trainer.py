@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from functools import cached_property
 from itertools import count
@@ -23,26 +23,24 @@ from os import PathLike
 import numpy as np
 
 from data.base import Dataset
-from data.crops import crops
-from data.loader import Batch, Loader
+from data.loader import Batch
 from data.preprocess import Preprocessing
-from data.sampling import Sampling, training_crop
 from googlenet.config import TrainingConfig
 from googlenet.inference import Predictor
 from googlenet.model import GoogLeNet
 from googlenet.testing import Judged, Prediction, Score, judge, predictions, tally
-from googlenet.training import checkpoints, freezing
-from googlenet.training.groups import Groups
+from googlenet.training import checkpoints
 from googlenet.training.guard import Guard
-from googlenet.training.records import DivergedError, Epoch, Losses, Restart, Step, mean, weighted
+from googlenet.training.records import DivergedError, Epoch, Fault, Losses, Restart, Step, mean
+from googlenet.training.replica import Replica
+from googlenet.training.rules import average_of, optimiser_of
 from googlenet.training.schedule import learning_rate
 from googlenet.weights import LoadedModel, save_weights
 from googlenet.weights.fitting import apply, transfer
-from minigrad import Tensor, init, nn, ops
-from minigrad.averaging import Average, TailMean, WarmedEma, averaged_state
+from googlenet.weights.store import Attribute
+from minigrad import init
+from minigrad.averaging import averaged_state
 from minigrad.errors import InputError
-from minigrad.flat import FlatParameters
-from minigrad.optim import SGD, clip_norm
 
 
 class Trainer:
@@ -55,25 +53,14 @@ class Trainer:
                  preprocessing: Preprocessing):
         self.model, self.config, self.preprocessing = model, config, preprocessing
         self.training, self.validation = training, validation
-        self.sampling = Sampling(aspect_law=config.aspect_law, distortion=config.distortion, lighting=config.lighting)
-        self.frozen = freezing.frozen_parameters(model, config.freeze)
-        freezing.freeze(model, self.frozen)
-        self.flat = FlatParameters(model)
-        self.sgd = SGD(self.flat, momentum=config.momentum, weight_decay=config.weight_decay,
-                       bias_rate=config.bias_rate, bias_decay=config.bias_decay)
+        self.replica = Replica(model, config, training, preprocessing)
+        self.frozen, self.flat, self.loader = self.replica.frozen, self.replica.flat, self.replica.loader
+        self.optimiser = optimiser_of(self.flat, config)
         self.set_fresh([])
-        self.sampling_seed = config.seed if config.sampling_seed < 0 else config.sampling_seed
-        self.loader = Loader(training, self._sample, config.batch_size, seed=self.sampling_seed, shuffle=True,
-                             threads=config.loader_threads, max_bad=config.max_bad)
-        self.average: Average | None = None
-        if config.averaging == "tail":
-            self.average = TailMean(self.flat, start=int(config.averaging_start * config.epochs * self.epoch_steps))
-        elif config.averaging == "ema":
-            self.average = WarmedEma(self.flat, config.ema_decay)
+        self.average = average_of(self.flat, config, self.epoch_steps)
         self.step = self.epoch = self.batch = self.images = 0
         self.best = math.inf, math.inf  # top-1 error and loss of the best validation
         self.losses: list[Losses] = []  # of this epoch's steps
-        self.latest: Batch | None = None
         self.bad: dict[str, str] = {}  # validation images that can't be used: name -> reason
         self.watch_validation: Callable[[int], None] = lambda done: None  # called with the images that are scored
         self.guard = Guard(self)
@@ -104,9 +91,9 @@ class Trainer:
         """Say which layers trained weights have left to chance: they learn at a rate of their own."""
         self.fresh = layers
         own = {path: self.config.fresh_rate for path in self.flat.places if path.rpartition("/")[0] in set(layers)}
-        self.sgd.own_rates = own | dict.fromkeys(self.frozen, 0.0)
+        self.optimiser.own_rates = own | dict.fromkeys(self.frozen, 0.0)
 
-    def records(self) -> Iterator[Step | Epoch | Restart]:
+    def records(self) -> Generator[Step | Epoch | Restart | Fault]:
         """Train until the last epoch ends.
 
         Raises DivergedError where training has gone wrong and is not to go back, or has too often; the step that finds
@@ -117,7 +104,11 @@ class Trainer:
                 yield from self._steps()
                 yield self._end_epoch()
             except DivergedError as error:
+                self.stand_still()
                 yield self.guard.go_back(error)
+
+    def stand_still(self) -> None:
+        """Let nothing change the weights: they are about to be set back."""
 
     def _require_variance(self) -> None:
         """Raise InputError where a batch norm that learns would get a single value a channel, which has no variance."""
@@ -132,63 +123,37 @@ class Trainer:
                              "variance for a batch norm on a grid of 1x1: give another --batch-size, or a larger "
                              "--image-size")
 
-    def to_training(self) -> None:
-        """Switch the network to training, but for batch norms that are frozen."""
-        freezing.train(self.model, self.frozen)
-
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self) -> Iterator[Step | Restart | Fault]:
         """Yield the steps of this epoch that are left."""
-        self.to_training()
-        with closing(self.loader.epoch(self.epoch, self.batch)) as batches:
+        self.replica.to_training()
+        with closing(self.replica.groups(self.epoch, min(self.batch, self.loader.batches))) as groups:
             began = time.perf_counter()
-            for group in Groups(batches, self.config.accumulate, self.loader.batches):
+            for group in groups:
                 yield self._update(group, began)
                 self.guard.check()
                 began = time.perf_counter()
 
     def _update(self, group: Iterator[Batch], began: float) -> Step:
         """Change the weights once, by the mean gradient of all images of a group of batches."""
-        self.flat.zero_gradient()
-        images: list[int] = []
-        losses: list[Losses] = []
-        for batch in group:
-            nn.seed_dropout(self.model, self.sampling_seed, self.step * self.config.accumulate + len(images))
-            images.append(len(batch.labels))
-            losses.append(self._backward(batch, images[-1] / images[0]))
-        passed = self.epoch + batch.number // self.config.accumulate / self.epoch_steps
+        try:
+            found = self.replica.gradient(group, self.step)
+        except DivergedError as error:
+            raise DivergedError(f"{error} at step {self.step + 1}") from None
+        passed = self.epoch + found.batch // self.config.accumulate / self.epoch_steps
         lr = learning_rate(self.config, passed) * self.guard.rate_factor
-        norm = self._descend(lr, images[0] / sum(images))
+        self._descend(lr, found.scale)
         self.step += 1
-        self.batch = batch.number + 1
-        self.images += sum(images)
-        self.losses.append(weighted(losses, images))
-        self.latest = batch
-        speed = sum(images) / (time.perf_counter() - began)
-        return Step(self.step, self.epoch, self.images, lr, self.losses[-1], speed, norm)
+        self.batch = found.batch + 1
+        self.images += found.images
+        self.losses.append(found.losses)
+        speed = found.images / (time.perf_counter() - began)
+        return Step(self.step, self.epoch, self.images, lr, found.losses, speed, found.norm)
 
-    def _backward(self, batch: Batch, share: float) -> Losses:
-        """Add `share` times the gradient of a batch's loss to that of the batches before it."""
-        outputs = self.model(Tensor(batch.images.astype(self.model.config.dtype, copy=False)))
-        main = ops.cross_entropy(outputs.logits, batch.labels)
-        heads = [None if x is None else ops.cross_entropy(x, batch.labels) for x in (outputs.aux1, outputs.aux2)]
-        total = sum((self.config.aux_weight * loss for loss in heads if loss is not None), start=main)
-        losses = Losses(*(math.nan if loss is None else loss.item() for loss in (total, main, *heads)))
-        if not math.isfinite(losses.total):
-            raise DivergedError(f"the loss is {losses.total} at step {self.step + 1}")
-        total.backward(np.asarray(share, total.dtype))
-        return losses
-
-    def _descend(self, lr: float, scale: float) -> float:
-        """Update the weights by `scale` times the gradient, clipped; return its norm, NaN where nothing is clipped."""
-        norm = math.nan
-        if self.config.clip_norm:
-            norm = scale * clip_norm(self.flat.gradient, self.config.clip_norm / scale)
-            if not math.isfinite(norm):
-                raise DivergedError(f"the norm of the gradient is {norm} at step {self.step + 1}")
-        self.sgd.step(lr, scale)
+    def _descend(self, lr: float, scale: float) -> None:
+        """Update the weights by `scale` times the gradient."""
+        self.optimiser.step(lr, scale)
         if self.average:
             self.average.update()
-        return norm
 
     def _end_epoch(self) -> Epoch:
         self.guard.require_sound()
@@ -203,7 +168,7 @@ class Trainer:
         if best and tested is not None:
             self.best = tested.top1_error, tested.loss
         record = Epoch(self.epoch, self.step, self.images, mean(self.losses), result, best, warnings, averaged)
-        self.epoch, self.batch, self.losses = self.epoch + 1, 0, []
+        self.epoch, self.batch, self.losses = self.epoch + 1, max(0, self.batch - self.loader.batches), []
         self.guard.epoch_ended()
         return record
 
@@ -227,15 +192,12 @@ class Trainer:
         """Return the averaged weights by canonical name, none where no average is kept."""
         return averaged_state(self.model, self.average) if self.average else {}
 
-    def _sample(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the network's input (S, S, 3) of a training image; runs in a loader thread."""
-        if self.config.augment == "paper":
-            view: np.ndarray = self.sampling.sample(image, self.preprocessing.size, rng)
-        elif self.config.augment == "crop":
-            view = training_crop(image, self.preprocessing, rng)
-        else:
-            view = crops(image, 1, self.preprocessing)[0]
-        return self.preprocessing.normalise(view)
+    def own_state(self) -> dict[str, Attribute]:
+        """Return what else a checkpoint holds, of trainers of other kinds."""
+        return {}
+
+    def take_over(self, numbers: Mapping[str, Attribute]) -> None:
+        """Take over what `own_state` returned."""
 
     def save(self, path: str | PathLike[str]) -> bool:
         """Write a checkpoint: weights, velocity, the place in the data, all of checkpoints.py.

@@ -77,7 +77,7 @@ class Race:
         """Take so many steps on both sides; theirs sees the batch that the trainer has just seen."""
         records = (record for record in self.trainer.records() if isinstance(record, Step))
         for record in islice(records, steps):
-            batch = self.trainer.latest
+            batch = self.trainer.replica.latest
             assert batch is not None
             x = torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy())  # (N, H, W, C) -> (N, C, H, W)
             losses = self.theirs.step(x, torch.from_numpy(batch.labels), RATE, MOMENTUM, DECAY)

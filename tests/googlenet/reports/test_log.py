@@ -9,6 +9,7 @@ from googlenet.reports.curves import curves
 from googlenet.reports.log import Log, read_log
 from googlenet.testing import Score
 from googlenet.training import Epoch, Losses, Restart, Step
+from googlenet.training.records import Crew
 from minigrad.errors import InputError
 
 HEADER = ("step,epoch,images,lr,loss,loss_main,loss_aux1,loss_aux2,images_per_second,validation_loss,"
@@ -189,3 +190,23 @@ def test_a_log_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monke
 
 def test_no_log_is_no_lines(tmp_path):
     assert read_log(tmp_path / "log.csv") == []
+
+
+def test_a_run_by_workers_has_columns_of_its_own(tmp_path):
+    """They stay when the run is gone on with by one."""
+    path = tmp_path / "log.csv"
+    log = Log(path, 1, crew=True)
+    log.step(step(1)._replace(crew=Crew((3.25, 4.0), 0.8567, 2, 1, 0.01234)))
+    log.epoch(epoch(0, 1))
+    log.close()
+    assert lines(path) == [
+        HEADER + ",staleness_mean,staleness_max,restarts,server_share,worker_images_per_second",
+        "1,0,8,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,,,0.857,2,1,0.0123,3.25 4.00",
+        "1,0,8,,1.25,1.75,2.75,,,0.875,0.25,0.05,,,,,,,,,",
+    ]
+    log = Log(path, 1, step=1, epoch=1)
+    log.step(step(2, 1))
+    log.close()
+    assert lines(path)[1].endswith(",0.857,2,1,0.0123,3.25 4.00")
+    assert lines(path)[3] == "2,1,16,0.01,1.5,2.0,3.0,4.0,12.35,,,,,,,,,,,,"
+    assert read_log(path)[2]["restarts"] == ""

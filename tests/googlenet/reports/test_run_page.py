@@ -176,10 +176,10 @@ def test_samples_are_what_the_network_was_given(tmp_path, ways):
     t = trainer(augment="none")
     t.preprocessing = replace(t.preprocessing, **ways)
     next(iter(t.records()))
-    image, label = runs.pictures("train", 4)[int(t.latest.indices[0])]
+    image, label = runs.pictures("train", 4)[int(t.replica.latest.indices[0])]
     image = image * np.array([1, 0.5, 0.2])  # no longer grey
-    t.latest.images[0] = t.preprocessing.normalise(crops(image.astype(np.uint8), 1, t.preprocessing)[0])
-    shown = run.seen(t.latest.images, t.preprocessing)
+    t.replica.latest.images[0] = t.preprocessing.normalise(crops(image.astype(np.uint8), 1, t.preprocessing)[0])
+    shown = run.seen(t.replica.latest.images, t.preprocessing)
     assert np.array_equal(shown[0], crops(image.astype(np.uint8), 1, t.preprocessing)[0])
     html = RunPage(tmp_path, t)._samples()
     assert re.search(rf'alt="{runs.CLASSES[label]}"', html)

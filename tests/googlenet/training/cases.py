@@ -29,10 +29,11 @@ class Pictures(ArrayDataset):
         return super().image(index)
 
 
-def make(config: TrainingConfig, dataset=None, validation=None, **model) -> Trainer:
-    """A trainer of a tiny network, its weights drawn."""
+def make(config: TrainingConfig, dataset=None, validation=None, std=1.0, **model) -> Trainer:
+    """A trainer of a tiny network, its weights drawn; images are divided by `std`."""
     config_of_model = ModelConfig(**{"classes": 4, "image_size": 32, "width": 0.05, **model})
-    images = Preprocessing(size=32, mean=(80.0,) * 3, order=preprocessing_of(config_of_model).order)
+    images = Preprocessing(size=config_of_model.image_size, mean=(80.0,) * 3, std=(std,) * 3,
+                           order=preprocessing_of(config_of_model).order)
     trainer = Trainer(GoogLeNet(config_of_model), config, dataset or Pictures(4), validation, images)
     trainer.initialise()
     return trainer
@@ -75,7 +76,7 @@ def assert_same_state(one: Trainer, other: Trainer):
     """Bit for bit: weights, running statistics, velocity, average, and the place in the data."""
     for path, array in one.model.state().items():
         np.testing.assert_array_equal(other.model.state()[path], array, err_msg=path)
-    np.testing.assert_array_equal(one.sgd.velocity, other.sgd.velocity)
+    np.testing.assert_array_equal(one.optimiser.memory, other.optimiser.memory)
     assert (one.average is None) == (other.average is None)
     if one.average:
         np.testing.assert_array_equal(one.average.kept, other.average.kept)

@@ -102,7 +102,7 @@ def test_every_kind_of_run_goes_on_as_if_it_had_not_stopped(kind, tmp_path):
                                  [2, epoch - 1, epoch, epoch + 2])
     assert found == expected
     assert_same_state(again, whole)
-    assert np.ptp(whole.sgd.velocity) > 0
+    assert np.ptp(whole.optimiser.memory) > 0
 
 
 def test_layers_left_to_chance_keep_their_rate(tmp_path):
@@ -116,7 +116,7 @@ def test_layers_left_to_chance_keep_their_rate(tmp_path):
 
     whole, expected = run_in_pieces(begun(), None, [])
     again, found = run_in_pieces(begun(), tmp_path / "last.h5", [3])
-    assert again.sgd.own_rates["classifier/weight"] == 10
+    assert again.optimiser.own_rates["classifier/weight"] == 10
     assert found == expected
     assert_same_state(again, whole)
 

@@ -75,7 +75,7 @@ def test_what_is_frozen_stays_as_it_is(variant, averaging):
     for record in trainer.records():
         assert trainer.guard.sound()
         assert not isinstance(record, Step) or record.losses.aux1 > 0
-    after, velocity, averaged = trainer.model.state(), trainer.flat.views(trainer.sgd.velocity), trainer.averaged()
+    after, velocity, averaged = trainer.model.state(), trainer.flat.views(trainer.optimiser.memory), trainer.averaged()
     modules = tuple({f"{path.rpartition('/')[0]}/" for path in trainer.frozen})
     for path, array in before.items():
         frozen = path.startswith(modules)
@@ -93,15 +93,15 @@ def test_what_is_not_frozen_learns_as_it_would():
     (whole, part) = (make(TrainingConfig(batch_size=16, freeze=freeze)) for freeze in ("", "conv1..inception_4e"))
     losses = [next(trainer.records()).losses for trainer in (whole, part)]
     assert losses[0] == losses[1]
-    own = part.flat.views(part.sgd.velocity)
-    for path, velocity in whole.flat.views(whole.sgd.velocity).items():
+    own = part.flat.views(part.optimiser.memory)
+    for path, velocity in whole.flat.views(whole.optimiser.memory).items():
         if path not in part.frozen:
             np.testing.assert_array_equal(own[path], velocity, err_msg=path)
 
 
 def test_frozen_batch_norms_normalise_by_their_running_statistics():
     trainer = make(TrainingConfig(freeze="conv1"), variant="torchvision")
-    trainer.to_training()
+    trainer.replica.to_training()
     assert [path for path, module in trainer.model.named_modules()
             if isinstance(module, nn.BatchNorm) and not module.training] == ["conv1/batch_norm"]
     assert trainer.model.training
@@ -110,7 +110,7 @@ def test_frozen_batch_norms_normalise_by_their_running_statistics():
 @pytest.mark.parametrize("variant", ["paper", "torchvision"])
 def test_nothing_is_recorded_below_the_first_layer_that_learns(variant):
     trainer = make(TrainingConfig(freeze="conv1..inception_4b"), variant=variant)
-    trainer.to_training()
+    trainer.replica.to_training()
     stages = trainer.model.stages(Tensor(np.zeros((2, 32, 32, 3), np.float32)))
     recorded = {}
     for name, y in stages:

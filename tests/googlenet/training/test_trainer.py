@@ -7,7 +7,6 @@ import pytest
 
 from data.base import ArrayDataset
 from data.crops import crops
-from data.preprocess import Preprocessing
 from data.sampling import Sampling, sample_generator
 from googlenet.config import TrainingConfig
 from googlenet.testing import Score
@@ -141,8 +140,7 @@ def test_learns_32_images_by_heart():
     """Near-zero loss of all three classifiers after a few dozen steps."""
     config = TrainingConfig(epochs=64, batch_size=32, lr=0.005, schedule="poly", weight_decay=0.0, init="he",
                             bias_init=0.0, augment="none")
-    trainer = make(config, Pictures(8), width=0.25, dropout=0.0, aux_dropout=0.0)
-    trainer.preprocessing = Preprocessing(size=32, mean=(80.0,) * 3, std=(90.0,) * 3)
+    trainer = make(config, Pictures(8), std=90.0, width=0.25, dropout=0.0, aux_dropout=0.0)
     last = list(trainer.records())[-1]
     assert last.losses.main < 0.02
     assert last.losses.aux1 < 0.2
@@ -168,7 +166,6 @@ def test_a_single_image_of_a_single_pixel_has_no_variance(size, variant, options
     (32, "torchvision", {"batch_size": 5, "freeze": "conv1..inception_5b,aux1,aux2"})])
 def test_where_batch_norms_have_a_variance_or_learn_nothing_it_begins(size, variant, options):
     trainer = make(TrainingConfig(epochs=1, **options), variant=variant, image_size=size)
-    trainer.preprocessing = Preprocessing(size=size, mean=(80.0,) * 3)
     assert isinstance(list(trainer.records())[-1], Epoch)
 
 
@@ -204,7 +201,7 @@ def test_a_step_is_of_the_mean_gradient_of_all_its_images(batch, accumulate, bad
         np.testing.assert_allclose([getattr(step, field) for step in steps], [getattr(step, field) for step in large],
                                    rtol=1e-9)
     np.testing.assert_allclose(one.flat.data, other.flat.data, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(one.sgd.velocity, other.sgd.velocity, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(one.optimiser.memory, other.optimiser.memory, rtol=0, atol=1e-12)
     assert not clip_norm or max(step.gradient_norm for step in steps) > clip_norm
 
 
@@ -232,25 +229,26 @@ def first_step(**options):
 def test_a_long_gradient_is_shortened_and_its_norm_told():
     whole, record = first_step()
     assert math.isnan(record.gradient_norm)
-    norm = float(np.linalg.norm(whole.sgd.velocity / record.lr))
+    norm = float(np.linalg.norm(whole.optimiser.memory / record.lr))
     for part in (0.25, 4.0):
         clipped, record = first_step(clip_norm=part * norm)
         assert record.gradient_norm == pytest.approx(norm, rel=1e-5)
-        np.testing.assert_allclose(clipped.sgd.velocity, min(part, 1) * whole.sgd.velocity, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(clipped.optimiser.memory, min(part, 1) * whole.optimiser.memory, rtol=1e-4,
+                                   atol=1e-9)
 
 
 def test_layers_left_to_chance_learn_at_a_rate_of_their_own():
     arrays = {path: array for path, array in network(classes=3).state().items() if not path.startswith("aux2")}
     (plain, _), (fast, _) = (first_step(trained=arrays, fresh_rate=rate) for rate in (1.0, 8.0))
     fresh = ("classifier/", "aux1/classifier/", "aux2/")
-    for path, velocity in plain.flat.views(plain.sgd.velocity).items():
+    for path, velocity in plain.flat.views(plain.optimiser.memory).items():
         factor = 8 if path.startswith(fresh) else 1
-        np.testing.assert_array_equal(fast.flat.views(fast.sgd.velocity)[path], factor * velocity, err_msg=path)
+        np.testing.assert_array_equal(fast.flat.views(fast.optimiser.memory)[path], factor * velocity, err_msg=path)
 
 
 def test_weights_that_are_all_drawn_have_one_rate():
     (plain, _), (fast, _) = (first_step(fresh_rate=rate) for rate in (1.0, 8.0))
-    np.testing.assert_array_equal(plain.sgd.velocity, fast.sgd.velocity)
+    np.testing.assert_array_equal(plain.optimiser.memory, fast.optimiser.memory)
 
 
 # Validation, and what is best.

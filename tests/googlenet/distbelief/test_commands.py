@@ -1,0 +1,123 @@
+"""The flags of workers, and the commands that look at their runs."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from googlenet.commands.training import crew_of
+from googlenet.config import TrainingConfig
+from googlenet.training.memory import estimate
+from tests.googlenet.distbelief.cases import config_of, trainer_of
+from tests.runs import TINY, computing_alone, read_rows, run_folder, script, write_set
+
+one_thread = pytest.fixture(computing_alone, scope="module", autouse=True)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("data"), train=9)
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory):
+    """One run without workers, and one by two."""
+    made = []
+    for workers in (1, 2):
+        output = tmp_path_factory.mktemp(f"by-{workers}")
+        done = script("train.py", "--data", data, *TINY, "--batch-size", "4", "--validation-fraction", "0.25",
+                      "--epochs", "2", "--log-every", "1", "--workers", workers, "--output", output)
+        assert done.code == 0, done.err
+        made.append(run_folder(output))
+    return made
+
+
+@pytest.mark.parametrize(("code", "flags", "told"), [
+    (2, ("--shards", "2"), "--shards: it is of several workers: give --workers 2 or more"),
+    (2, ("--hang-timeout", "3"), "--hang-timeout: it is of several workers"),
+    (2, ("--workers", "0"), "--workers: 0: choose a whole number in [1, 1000]"),
+    (1, ("--workers", "2", "--sync", "--overlap"), "--overlap beside --sync, whose workers wait for each other"),
+    (1, ("--workers", "2", "--sync", "--backup-workers", "2"), "--backup-workers 2 of 2 workers: give fewer"),
+    (1, ("--workers", "4", "--backup-workers", "1"), "--backup-workers 1 of 4 workers: give fewer than there are"),
+    (1, ("--workers", "2", "--cluster", "auto", "--sync"), "--sync beside --cluster: it is for workers of one"),
+    (1, ("--workers", "2", "--cluster", "auto", "--push-log"), "--push-log beside --cluster: it is for workers"),
+], ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_flags_that_make_no_sense_are_one_line(code, flags, told, data, tmp_path):
+    done = script("train.py", "--data", data, *TINY, *flags, "--output", tmp_path)
+    assert done.code == code
+    assert told in done.err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_workers_than_batches_make_no_folder(data, tmp_path):
+    done = script("train.py", "--data", data, *TINY, "--workers", "3", "--output", tmp_path)
+    assert done.code == 1
+    assert "--workers 3: an epoch has batches of 32 images for 1 only" in done.complaint
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ({"workers": 4}, "add momentum of their own (Mitliagkas et al. 2016), about that of --momentum 0.6 for one "
+                     "worker's 0.9"),
+    ({"workers": 16}, "--momentum 0 for one worker's 0.9"), ({"workers": 2}, "--momentum 0.8 for one worker's 0.9"),
+    ({"workers": 4, "momentum": 0.5}, ""), ({"workers": 4, "optimiser": "adagrad"}, ""),
+    ({"workers": 4, "sync": True, "backup_workers": 1}, ", synchronous, 1 of them as backup")], ids=str)
+def test_many_workers_are_told_which_momentum_fits(settings, told):
+    config = TrainingConfig(threads=1, **settings)
+    assert crew_of(config).startswith(f"{config.workers} workers of 1 thread each")
+    assert crew_of(config).endswith(told)
+    assert ("momentum" in crew_of(config)) == ("momentum" in told)
+
+
+def test_runs_are_compared_by_their_workers(runs, tmp_path):
+    plot = tmp_path / "crew.png"
+    done = script("googlenet", "crew", *runs, "--plot", plot)
+    assert done.code == 0, done.err
+    head, one, two = done.out.splitlines()[:3]
+    assert head.split()[:3] == ["run", "workers", "seed"]
+    assert (one.split()[1], two.split()[1]) == ("1", "2")
+    last = [row for row in read_rows(runs[1]) if row["validation_loss"]][-1]
+    assert f"{float(last['validation_loss']):.4f}" in two
+    assert 0.2 < float(two.split()[-2]) < 2
+    with Image.open(plot) as picture:
+        assert picture.width > 800
+
+
+def test_several_runs_of_as_many_workers_have_a_mean(runs):
+    done = script("googlenet", "crew", runs[1], runs[1])
+    rows = [line.split() for line in done.out.splitlines()]
+    assert rows[-1][:2] == ["mean", "2"]
+    assert rows[-1][2] == rows[1][4], "the mean of two that are the same"
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    assert "last.h5" in script("googlenet", "crew", tmp_path).complaint
+
+
+def test_a_run_by_workers_is_what_a_run_is(runs):
+    """Its settings, its checkpoint and its test are where those of other runs are."""
+    assert json.loads((runs[1] / "config.json").read_text())["training"]["workers"] == 2
+    assert {path.name for path in runs[1].iterdir()} == {path.name for path in runs[0].iterdir()}
+    done = script("train.py", "--resume", runs[1], "--epochs", "3", "--workers", "3")
+    assert done.code == 0, done.err
+    assert "3 workers of 1 thread each" in done.out
+    done = script("train.py", "--resume", runs[1], "--epochs", "4", "--workers", "1")
+    assert done.code == 0, done.err
+
+
+def test_saturation_is_told():
+    done = script("googlenet", "simulate", "--workers", "1", "100", "--shards", "1", "8")
+    assert done.code == 0, done.err
+    rows = [line.split() for line in done.out.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["1", "1"], ["1", "100"], ["8", "1"], ["8", "100"]]
+    assert ["saturated" in row for row in rows] == [False, True, False, False]
+    assert "--step 0.0: give more than 0" in script("googlenet", "simulate", "--step", "0").complaint
+
+
+def test_memory_grows_with_the_workers(data):
+    """Each has a program, activations and batches of its own; the weights are there once, and in its slot."""
+    one, four = (estimate(trainer_of(config_of(data, workers=workers, batch_size=2))) for workers in (1, 4))
+    assert four.activations == 4 * one.activations
+    assert four.batches == 4 * one.batches
+    assert four.program > 5 * 100 * 2**20
+    assert four.weights > one.weights
