@@ -7,8 +7,10 @@ user-wide folder serves, and if that can't be written either, kernels are compil
 """
 import contextlib
 import functools
+import glob
 import hashlib
 import logging
+import time
 from pathlib import Path
 
 from numba.core import caching, event
@@ -16,6 +18,8 @@ from numba.core import caching, event
 from minigrad.runtime import jit_disabled
 
 log = logging.getLogger("minigrad")
+
+STALE = 3600.0  # seconds after which a file that no index names is removed: no process is about to name it
 
 
 @functools.cache
@@ -44,10 +48,33 @@ class StampedCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes = LOCATORS  # type: ignore[assignment]
 
 
+class FilesByKey(caching.IndexDataCacheFile):
+    """The files of one function's signatures, named by what they hold.
+
+    Numba numbers them: two processes that compile two signatures at once would both write number 1, and the index might
+    then give the one's code for the other's arguments. Here it may only forget one of them."""
+
+    def save(self, key, data):
+        overloads = self._load_index()
+        digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
+        base = self._index_name.removesuffix(".nbi")
+        overloads[key] = f"{base}.{digest[:16]}.nbc"
+        self._save_data(overloads[key], data)
+        self._save_index(overloads)
+        for path in Path(self._cache_path).glob(f"{glob.escape(base)}.*.nbc"):  # of sources that are no more
+            with contextlib.suppress(OSError):
+                if path.name not in overloads.values() and time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()
+
+
 class StampedCache(caching.FunctionCache):
     """Numba's cache of one function; what can't be read is compiled anew, what can't be written is not kept."""
 
     _impl_class = StampedCacheImpl
+
+    def __init__(self, py_func):
+        super().__init__(py_func)
+        self._cache_file = FilesByKey(self._cache_path, self._impl.filename_base, self._cache_file._source_stamp)
 
     def load_overload(self, sig, target_context):
         try:

@@ -185,6 +185,9 @@ def on_both_axes(line: Callable, size: int, *, cut: str = "", biased: bool = Fal
             for c in range(0, channels, lanes):
                 vectors(x, base, row, column, y, at, y_row, y_column, c, inside, spare, start, floor)
 
+        # Numba names machine code by function, types and a number that each process counts for itself: the loops of two
+        # maps, compiled in two processes and loaded by a third, would be taken for one.
+        loop.__qualname__ = f"map_by_{line.__name__}"
         return loop
 
     return plain

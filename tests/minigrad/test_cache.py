@@ -1,9 +1,12 @@
 """Compiled kernels are kept where they can be, and never outlive the sources that they were made of."""
 
 import os
+import pickle
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +106,73 @@ def test_a_damaged_cache_is_compiled_anew(copy):
     for path in stored:
         path.write_bytes(path.read_bytes()[:50])
     assert run(copy)[0] == first
+
+
+CONVOLUTIONS = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from minigrad import Tensor, ops, set_convolution
+set_convolution("winograd")
+x = Tensor(np.ones((1, 12, 12, 32), np.float32), requires_grad=True)
+w = Tensor(np.ones((3, 3, 32, 32), np.float32), requires_grad=True)
+ops.sum_all(ops.conv2d(x, w, padding=1)).backward()
+"""
+
+
+def test_no_two_kernels_call_different_code_by_one_name(copy):
+    """Names of machine code, without the number that each process counts for itself: what one process compiled must
+    not be taken for what another one did."""
+    run(copy, CONVOLUTIONS)
+    callers: dict[str, set[str]] = {}
+    for path in (copy / "minigrad").rglob("*.nbc"):
+        for name in re.findall(rb"_ZN8minigrad[0-9A-Za-z_]+", path.read_bytes()):
+            plain = re.sub(rb"B\d+v\d+.*", b"", name).decode()
+            if "map_by" in plain:
+                callers.setdefault(plain, set()).add(path.name.split("-")[0])
+    assert len(callers) == 5, "the maps of Winograd's filtering"
+    assert all(len(kernels) == 1 for kernels in callers.values()), callers
+
+
+SIGNATURES = """
+import sys, time
+import numpy as np
+from numba import njit
+from minigrad.kernels import compile
+def twice(x):
+    return x + x
+function = compile.cached(njit(twice))
+value = np.dtype(sys.argv[1]).type(3)
+while time.time() < float(sys.argv[2]): pass
+print(function(value))
+"""
+
+
+def test_signatures_that_processes_compile_at_once_are_kept_apart(copy):
+    """Each file is what its index says, whoever wrote last."""
+    (copy / "signatures.py").write_text(SIGNATURES)
+    dtypes = ["int8", "int32", "float32", "float64", "complex64", "complex128"]
+    for _ in range(2):
+        moment = str(time.time() + 4)
+        processes = [subprocess.Popen([sys.executable, "signatures.py", dtype, moment], cwd=copy, text=True,
+                                      stdout=subprocess.PIPE) for dtype in dtypes]
+        told = [process.communicate(timeout=100)[0].strip() for process in processes]
+        assert told == ["6", "6", "6.0", "6.0", "(6+0j)", "(6+0j)"]
+    for index in copy.rglob("signatures*.nbi"):
+        with open(index, "rb") as file:
+            pickle.load(file)
+            _, overloads = pickle.loads(file.read())
+        assert len(set(overloads.values())) == len(overloads)
+
+
+def test_files_of_sources_that_are_no_more_are_removed(copy):
+    run(copy)
+    old = sorted((copy / "minigrad").rglob("*.nbc"))
+    for path in old:
+        os.utime(path, (0, 0))
+    with open(copy / "minigrad" / "errors.py", "a", encoding="utf-8") as file:
+        file.write("# another version\n")
+    run(copy)
+    new = sorted((copy / "minigrad").rglob("*.nbc"))
+    assert len(new) == len(old)
+    assert not set(new) & set(old)
