@@ -20,11 +20,11 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
             "shards are."))
     made.add_argument("--workers", type=int, nargs="+", default=[1, 8, 32, 128, 512], metavar="N")
     made.add_argument("--shards", type=int, nargs="+", default=[1, 4, 16, 64], metavar="S")
-    made.add_argument("--step", type=float, default=1.3, metavar="SECONDS", help="of a worker's step (default "
+    made.add_argument("--step", type=float, default=1.1, metavar="SECONDS", help="of a worker's step (default "
                       "%(default)s: batch 32 at 224x224 on one thread)")
     made.add_argument("--spread", type=float, default=0.1, help="relative deviation of it (default %(default)s)")
     made.add_argument("--images", type=int, default=32, help="of a step (default %(default)s)")
-    made.add_argument("--update", type=float, default=0.03, metavar="SECONDS", help="that a core takes to update all "
+    made.add_argument("--update", type=float, default=0.01, metavar="SECONDS", help="that a core takes to update all "
                       "weights (default %(default)s)")
     made.add_argument("--parameters", type=int, default=13_378_280, help="of the network, 4 bytes each (default: with "
                       "both heads)")
