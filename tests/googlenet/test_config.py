@@ -18,7 +18,7 @@ BAD = [
     (ModelConfig, "variant", "torch", "paper, caffe"),
     (ModelConfig, "dropout", 1.0, "[0, 1)"),
     (TrainingConfig, "lr", -0.1, "(0, inf)"),
-    (TrainingConfig, "workers", 2, "replicas"),
+    (TrainingConfig, "workers", 0, "replicas"),
     (TrainingConfig, "decay", 1.01, "(0, 1]"),
     (TrainingConfig, "output", 3, "text"),
     (TrainingConfig, "standardise", 1, "true or false"),
@@ -101,7 +101,7 @@ def test_flags_reach_their_fields():
     (["--image-size", "16"], "--image-size: 16: choose a whole number in [32, inf) pixels"),
     (["--lr", "fast"], "--lr: 'fast': expected a number"),
     (["--variant", "torch"], "--variant"),
-    (["--workers", "2"], "--workers: 2"),
+    (["--workers", "0"], "--workers: 0"),
 ])
 def test_flags_out_of_range_are_usage_errors(arguments, told, capsys):
     with pytest.raises(SystemExit) as stop:

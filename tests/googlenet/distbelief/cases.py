@@ -17,7 +17,7 @@ from tests.runs import CLASSES
 
 
 def config_of(data: Path, **settings) -> TrainingConfig:
-    return TrainingConfig(**{"data": str(data), "epochs": 2, "batch_size": 4, "lr": 0.002, "init": "he", "threads": 1,
+    return TrainingConfig(**{"data": str(data), "epochs": 2, "batch_size": 4, "lr": 0.0005, "init": "he", "threads": 1,
                              "validation_fraction": 0.25, "hang_timeout": 30.0, **settings})
 
 

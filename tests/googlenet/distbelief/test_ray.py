@@ -254,10 +254,11 @@ def test_another_cluster_than_that_of_this_process_is_refused(data, here):
         trained(trainer_of(config_of(data, cluster="192.0.2.1:6379")))
 
 
-def test_other_images_on_a_node_are_told_of_with_its_name(data, here, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "fingerprint", lambda dataset: "3 images of here")
+def test_other_images_on_a_node_are_told_of_with_its_name(data, here):
+    trainer = trainer_of(config_of(data, cluster="auto"))
+    trainer.fingerprint = "3 images of here"
     with pytest.raises(InputError, match=r"on the node \S+: --data .* images .*, where train.py was started 3 images"):
-        trained(trainer_of(config_of(data, cluster="auto")))
+        trained(trainer)
 
 
 @pytest.mark.parametrize("settings", [{}, {"overlap": True}], ids=str)
