@@ -488,7 +488,7 @@ def test_a_flag_that_would_do_nothing_is_a_usage_error(flags, told, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [
-    ["--workers", "2"], ["--workers", "0"], ["--epochs", "0"], ["--lr", "-1"], ["--lr", "nan"], ["--batch-size", "0"],
+    ["--workers", "0"], ["--epochs", "0"], ["--lr", "-1"], ["--lr", "nan"], ["--batch-size", "0"],
     ["--batch-size", "1.5"], ["--image-size", "31"], ["--width", "0"], ["--momentum", "1"], ["--weight-decay", "-1"],
     ["--dropout", "1"], ["--seed", "-1"], ["--schedule", "cosine"], ["--variant", "torch"], ["--dtype", "float16"],
     ["--save-every", "0"], ["--log-every", "0"], ["--loader-threads", "0"], ["--threads", "-1"], ["--max-bad", "-1"],
@@ -503,11 +503,9 @@ def test_flags_out_of_range_are_usage_errors(arguments, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_more_workers_are_refused_with_the_reason():
-    last = script("train.py", "--workers", "2").err.splitlines()[-1]
-    assert "replicas" in last or "not built" in last, last
+def test_the_help_says_what_workers_are():
     text = " ".join(train.make_parser().format_help().split())
-    assert re.search(r"--workers \w+ model replicas, as in the paper.{0,40}not loader processes", text)
+    assert re.search(r"--workers \w+ model replicas, as in the paper.{0,80}not loader processes", text)
 
 
 def damaged(short: Path, tmp_path: Path, how: str) -> Path:
