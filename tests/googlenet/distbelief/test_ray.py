@@ -166,7 +166,7 @@ def test_a_shard_takes_a_state_only_where_it_has_none(data):
 
 
 def test_a_push_that_comes_again_is_answered_and_changes_nothing(data):
-    shard, _, states = shard_of(data)
+    shard, _, states = shard_of(data, lr=0.002)
     shard.load(states[1])
     gradient, none = np.ones_like(states[1].weights), np.empty(0, np.float32)
     first, fetched = shard.push(gradient, 0, 1, 0, 1, 1.0, none)
