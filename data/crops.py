@@ -6,9 +6,10 @@ the centre at 224 x 224, and the whole square resized to 224 x 224; each of thes
 
 The paper does not say what its tests with 1 and 10 crops were: here the centre, and the corners and the centre with
 their mirror images, of the picture resized once. (AlexNet's ten are those of the middle 256 x 256, not of the whole
-picture. Where resizing leaves no room for corners, the picture is resized to more: `Preprocessing.with_room`.) Nor does
-it say how pictures were interpolated; `Preprocessing.interpolation` does. For a network of another input size S the
-scales are S / 224 of the paper's.
+picture. A picture that is warped to the crop's own size is warped to more, so that there are corners:
+`Preprocessing.with_room`. One whose shorter side is resized to the crop's stays whole, as it was in training: of a
+square one the five views are one.) Nor does it say how pictures were interpolated; `Preprocessing.interpolation` does.
+For a network of another input size S the scales are S / 224 of the paper's.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _same_classes(dataset: Dataset, other: Path) -> None:
 
 def part_of(path: Path) -> Path:
     """Return where a file lies while it is being packed."""
-    return path.with_name(f"{path.name}.part")
+    return path.parent / f"{path.name}.part"  # of "." too, which has no name
 
 
 def _is_packed(path: Path) -> bool:

@@ -191,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=_positive, default=6, help=f"how many pictures, up to {MOST} (default: 6)")
     parser.add_argument("--size", type=_positive, default=224, help="side of a sample in pixels (default: 224)")
     parser.add_argument("--seed", type=_natural, default=0, help="of what is drawn (default: 0)")
-    parser.add_argument("--output", type=Path, required=True, help="the file to write, .png or .jpg")
+    parser.add_argument("--output", type=Path, default=Path("preview.png"), help="the file to write, .png or .jpg "
+                        "(default: %(default)s)")
     return parser
 
 

@@ -91,8 +91,9 @@ def trials(networks: int, crops: int, pool: str, table: bool) -> list[Trial]:
 def table(ledger: Ledger, networks: int, spent: Spent) -> list[Row]:
     """Return the rows of Table 3 ("paper"), the base first; below, where there are several networks, each ("member").
 
-    A row has `networks`, `models`, `crops`, `pool`, `cost`, its `measures`, `ms_per_image`, the `difference` to the
-    base (None for the base itself) and `more_differences`: `to` ten crops, and of an ensemble `to` its mean member."""
+    A row has `networks`, `models`, `crops`, `pool`, `cost`, `distinct_crops` (of an image, in the mean), its
+    `measures`, `ms_per_image`, the `difference` to the base (None for the base itself) and `more_differences`: `to` ten
+    crops, and of an ensemble `to` its mean member."""
     chosen, together = best(ledger, networks), tuple(range(networks))
     base = Trial((chosen,), 1)
     pools = sorted({trial.pool for trial in ledger.trials}, reverse=True)  # the mean first
@@ -100,6 +101,13 @@ def table(ledger: Ledger, networks: int, spent: Spent) -> list[Row]:
             for count in COUNTS if pool == "mean" or count > 1]
     rows += [("member", Trial((each,), count)) for each in together if networks > 1 for count in COUNTS]
     return [_row(ledger, trial, base, spent, kind) for kind, trial in rows]
+
+
+def repeated(rows: Sequence[Row]) -> str:
+    """Return how many of the crops are distinct where some are not, nothing otherwise."""
+    counts = {row["crops"]: row["distinct_crops"] for row in rows if row["crops"] - row["distinct_crops"] >= 0.05}
+    of = ", ".join(f"of {crops} crops {round(distinct, 1):g}" for crops, distinct in sorted(counts.items()))
+    return f"Distinct are {of}: a square picture's squares are one, and one without room has no corners." if of else ""
 
 
 def best(ledger: Ledger, networks: int) -> int:
@@ -112,7 +120,8 @@ def best(ledger: Ledger, networks: int) -> int:
 
 def _row(ledger: Ledger, trial: Trial, base: Trial, spent: Spent, kind: str) -> Row:
     return {"kind": kind, "networks": [ledger.names[n] for n in trial.networks], "models": len(trial.networks),
-            "crops": trial.crops, "pool": trial.pool, "cost": trial.cost, **of_trial(ledger, trial),
+            "crops": trial.crops, "pool": trial.pool, "cost": trial.cost,
+            "distinct_crops": spent.distinct_crops(trial.networks, trial.crops), **of_trial(ledger, trial),
             "ms_per_image": 1000 * spent.an_image(trial.networks, trial.crops),
             "difference": None if trial == base else difference(ledger, trial, base),
             "more_differences": _more_differences(ledger, trial)}

@@ -81,6 +81,10 @@ class Spent:
                 so_far = self.distinct.setdefault(str(count), [0] * len(self.seconds))
                 so_far[network] += len(np.unique(places))
 
+    def distinct_crops(self, networks: Sequence[int], count: int) -> float:
+        """Return how many of an image's `count` crops are distinct, in the mean over images and networks."""
+        return sum(self.distinct[str(count)][n] / self.images[n] for n in networks) / len(networks)
+
     def an_image(self, networks: Sequence[int], count: int) -> float:
         """Return the seconds that a test of an image takes: of each network those of a crop, times distinct crops."""
         return sum(self.seconds[n] / self.crops[n] * self.distinct[str(count)][n] / self.images[n] for n in networks)

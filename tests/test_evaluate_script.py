@@ -575,14 +575,15 @@ def test_what_is_tested_is_told(folder, weights, more, told):
     assert told in line
 
 
-def test_raw_without_averages_is_told(folder, weights, tmp_path):
+def test_a_choice_without_effect_is_told(folder, weights, tmp_path):
     stored = read(weights[0]).weights
     averaged = {path: array + 0.1 for path, array in stored.arrays.items()}
     save(tmp_path / "averaged.h5", stored, averaged=averaged)
     save(tmp_path / "raw.h5", stored, averaged=averaged, tested="raw")
-    for file, without in (("averaged.h5", False), ("raw.h5", True)):
-        done, _ = evaluated("--weights", tmp_path / file, weights[1], "--data", folder, "--raw")
-        assert ("--raw changes nothing" in done.err) == without
+    for file, flag, without in (("averaged.h5", "--raw", False), ("averaged.h5", "--averaged", True),
+                                ("raw.h5", "--raw", True), ("raw.h5", "--averaged", False)):
+        done, _ = evaluated("--weights", tmp_path / file, weights[1], "--data", folder, flag)
+        assert (f"{flag} changes nothing" in done.err) == without
     assert "--raw" not in evaluated("--weights", weights[1], "--data", folder)[0].err
 
 
@@ -627,17 +628,22 @@ def test_preprocessing_can_be_chosen(folder, weights, tmp_path):
     assert np.abs(one - other).max() > 1e-3
 
 
-def test_raw_instead_of_averaged_weights(folder, weights, tmp_path):
+@pytest.mark.parametrize("usual", ["averaged", "raw"])
+def test_raw_and_averaged_weights_can_be_chosen(usual, folder, weights, tmp_path):
+    """And which of the two are used is told."""
     stored = read(weights[0]).weights
     averaged = {path: array + 0.1 for path, array in stored.arrays.items()}
-    save(tmp_path / "run.h5", stored, averaged=averaged)
+    save(tmp_path / "run.h5", stored, averaged=averaged, tested=usual)
     save(tmp_path / "averaged.h5", replace(stored, arrays=averaged))
-    found = [probabilities_of(tmp_path, "--weights", *given, "--data", folder)
-             for given in ((tmp_path / "run.h5",), (tmp_path / "averaged.h5",), (tmp_path / "run.h5", "--raw"),
-                           (weights[0],))]
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[2], found[3])
-    assert np.abs(found[0] - found[2]).max() > 1e-3
+    alone = {"averaged": tmp_path / "averaged.h5", "raw": weights[0]}
+    expected = {which: probabilities_of(tmp_path, "--weights", path, "--data", folder) for which, path in alone.items()}
+    assert np.abs(expected["averaged"] - expected["raw"]).max() > 1e-3
+    for flags, which in (((), usual), (("--raw",), "raw"), (("--averaged",), "averaged")):
+        given = ("--weights", tmp_path / "run.h5", "--data", folder, *flags)
+        np.testing.assert_array_equal(probabilities_of(tmp_path, *given), expected[which])
+        done, result = evaluated(*given)
+        assert result["weights"][0]["tested"] == which
+        assert f"the {which} weights of two" in done.err
 
 
 @pytest.mark.parametrize(("classes", "columns", "told"), [

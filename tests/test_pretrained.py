@@ -24,7 +24,9 @@ def test_begins_where_the_weights_are(pictures, tmp_path):
     trained = write_weights(tmp_path / "trained.h5", seed=5, classes=tuple("abcdefg"), variant="caffe")
     done = script("train.py", "--init", trained, "--data", pictures, "--output", tmp_path / "runs", *STILL)
     assert done.code == 0, done.err
-    assert "drawn anew, as classes differ or it lacks them: aux1/classifier, aux2/classifier, classifier" in done.out
+    assert ("trained.h5: caffe; 122 of its 128 arrays are taken: conv1..inception_5b, aux1/conv, aux1/fc, aux2/conv, "
+            "aux2/fc; drawn anew, as classes differ or it lacks them: aux1/classifier, aux2/classifier, classifier\n"
+            ) in done.out
     before, after = load_model(trained), load_model(run_folder(tmp_path / "runs") / "best.h5")
     assert after.classes == CLASSES
     assert (after.model.config.variant, after.preprocessing) == ("caffe", before.preprocessing)
@@ -35,7 +37,14 @@ def test_begins_where_the_weights_are(pictures, tmp_path):
 def test_says_when_nothing_is_left_to_chance(pictures, tmp_path):
     trained = write_weights(tmp_path / "trained.h5", seed=5)
     done = script("train.py", "--init", trained, "--data", pictures, "--output", tmp_path / "runs", *STILL)
-    assert "all of the network" in done.out
+    assert "trained.h5: paper; 128 of its 128 arrays are taken: conv1..aux2\n" in done.out
+
+
+def test_says_when_heads_are_left_out(pictures, tmp_path):
+    trained = write_weights(tmp_path / "trained.h5", seed=5)
+    done = script("train.py", "--init", trained, "--heads", "none", "--data", pictures, "--output", tmp_path / "runs",
+                  *STILL)
+    assert "trained.h5: paper; 116 of its 128 arrays are taken: conv1..classifier\n" in done.out
 
 
 def test_a_resumed_run_does_not_begin_again(pictures, tmp_path):
@@ -67,7 +76,7 @@ def test_begins_with_a_checkpoint_that_is_named_by_its_prefix(pictures, tmp_path
     done = script("train.py", "--init", FIXTURES / "slim_v2.ckpt", "--image-size", "64", "--heads", "none", "--data",
                   pictures, "--output", tmp_path / "runs", *STILL)
     assert done.code == 0, done.err
-    assert "slim_v2.ckpt: slim, 230 arrays" in done.out
+    assert "slim_v2.ckpt: slim; 228 of its 230 arrays are taken: conv1..inception_5b; drawn anew" in done.out
 
 
 def test_begins_with_heads_of_smaller_images(pictures, tmp_path):
@@ -78,7 +87,7 @@ def test_begins_with_heads_of_smaller_images(pictures, tmp_path):
     assert "--image-size" in script("train.py", *flags).complaint
     done = script("train.py", *flags, "--image-size", "64")
     assert done.code == 0, done.err
-    assert "all of the network" in done.out
+    assert "128 of its 128 arrays are taken: conv1..aux2" in done.out
 
 
 def test_as_a_user_does(pictures, tmp_path):

@@ -35,14 +35,15 @@ class Network(NamedTuple):
 
     predictor: Predictor
     told: dict[str, str]
-    averaged: bool = False  # whether averaged weights are tested, unless --raw asks for the others
+    usual: str = ""  # which of raw and averaged weights its file says are for testing, where it has both
 
     def __str__(self) -> str:
-        return "{file}: {variant} ({format}), {preprocessing}".format(**self.told)
+        which = f", the {self.told['tested']} weights of two" if self.usual else ""
+        return "{file}: {variant} ({format}){which}, {preprocessing}".format(**self.told, which=which)
 
 
 def add_flags(parser: argparse.ArgumentParser, *, several: bool) -> None:
-    """Add --weights, --preprocess, --classes, --image-size and --raw."""
+    """Add --weights, --preprocess, --classes, --image-size, --raw and --averaged."""
     help_ = f"a run's folder or its best.h5; {WEIGHTS_HELP}"
     if several:
         help_ += "; several, or the folder of train.py --ensemble, are an ensemble"
@@ -50,11 +51,16 @@ def add_flags(parser: argparse.ArgumentParser, *, several: bool) -> None:
     parser.add_argument("--preprocess", choices=PREPROCESSINGS, help=PREPROCESS_HELP)
     add_classes(parser)
     add_image_size(parser)
-    parser.add_argument("--raw", action="store_true", help="the raw weights, where the file has averaged ones too")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--raw", action="store_true", help="the weights of the last step, where the file has their "
+                       "average too (default: what train.py's --tested was)")
+    which.add_argument("--averaged", action="store_true", help="the average")
 
 
 def open_networks(weights: Sequence[str], flags: argparse.Namespace) -> list[Network]:
-    """Open weights, and say where --raw changes nothing. Raises InputError where two are the same, and as below."""
+    """Open weights, and say where --raw or --averaged changes nothing.
+
+    Raises InputError where two are the same, and as below."""
     opened: dict[str, Network] = {}
     for text in weights:
         network = open_network(text, flags)
@@ -62,8 +68,9 @@ def open_networks(weights: Sequence[str], flags: argparse.Namespace) -> list[Net
         if other is not network:
             raise InputError(f"{network.told['file']}: the same weights as {other.told['file']}, which is given too: "
                              "give each network once")
-    if flags.raw and not any(each.averaged for each in opened.values()):
-        log.info("--raw changes nothing: no file is tested with averaged weights")
+    wanted = "raw" if flags.raw else "averaged" if flags.averaged else ""
+    if wanted and not any(each.usual not in ("", wanted) for each in opened.values()):
+        log.info("--%s changes nothing: no file has %s weights that are not tested anyhow", wanted, wanted)
     return list(opened.values())
 
 
@@ -71,7 +78,8 @@ def open_network(text: str, flags: argparse.Namespace) -> Network:
     """Open the weights that `text` names, as the flags of `add_flags` say. Raises InputError where they are none."""
     path = path_of(text)
     stored = read(path, image_size=flags.image_size)
-    weights = stored.tested(flags.raw)
+    usual = stored.for_testing if stored.averaged else ""
+    weights = (replace(stored, for_testing="averaged") if flags.averaged else stored).tested(flags.raw)
     if flags.classes:
         weights = replace(weights, classes=class_names(flags.classes, weights))
     if flags.preprocess:
@@ -79,7 +87,9 @@ def open_network(text: str, flags: argparse.Namespace) -> Network:
     loaded = LoadedModel(weights.model(str(path)), weights.classes, weights.preprocessing)
     told = {"file": str(path), "variant": weights.config.variant, "format": _format(path, weights),
             "sha256": sha256(path), "preprocessing": str(weights.preprocessing)}
-    return Network(Predictor(loaded), told, averaged=stored.tested() is not stored.weights)
+    if usual:
+        told["tested"] = "raw" if flags.raw else "averaged" if flags.averaged else usual
+    return Network(Predictor(loaded), told, usual)
 
 
 def _format(path: Path, weights: Weights) -> str:

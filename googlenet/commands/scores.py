@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from googlenet.commands import text
-from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, short
+from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, repeated, short
 
 SETTING = ("models", "crops", "pool")
 CLASSES = 30  # that are printed whole; of more, the WORST
@@ -60,7 +60,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "", "differences, image by image, errors in points:",
         text.table([[*SETTING, "to", *HEADS], *([*_setting(row), to, *told_difference(more)]
                                                 for row, to, more in pairs)], left=range(3, 7)), "",
-        *([ONE_MODEL] if alone else []), CHANCE,
+        *([ONE_MODEL] if alone else []), CHANCE, *filter(None, [repeated(rows)]),
         "ms/image: the networks' forward passes over distinct crops, without decoding and cutting."])
 
 

@@ -14,7 +14,8 @@ def curves(rows: list[dict[str, str]], path: Path) -> None:
     from matplotlib import pyplot
 
     ends = [row for row in rows if row["validation_top1_error"]]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    figure.subplots_adjust(0.06, 0.13, 0.985, 0.91, wspace=0.19)  # a layout that is computed takes twice the time
     _losses(left, rows, ends)
     _errors(right, ends)
     for axes in (left, right):

@@ -25,7 +25,7 @@ from googlenet.reports import page
 from googlenet.reports.learning import learning_of
 from googlenet.reports.page import Html, details, element, joined, name, section, table
 from googlenet.reports.pictures import filters, thumbnail
-from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, short
+from googlenet.table3 import CHANCE, HEADS, ONE_MODEL, POINTS, repeated, short
 from googlenet.testing import Judged
 from minigrad.errors import InputError
 from minigrad.files import write_whole
@@ -117,7 +117,7 @@ def _table3(rows: Sequence[Mapping[str, Any]] | None) -> Html:
     pairs = [*((row, "the first row", row["difference"]) for row in paper if row.get("difference")),
              *((row, more["to"], more) for row in paper for more in row.get("more_differences", ()))]
     differences = [[*_setting(row, named), to, *_differences(more)] for row, to, more in pairs]
-    told = f"{ONE_MODEL} {CHANCE}" if named else CHANCE
+    told = " ".join(filter(None, [ONE_MODEL if named else "", CHANCE, repeated(rows)]))
     return joined([
         _rows("Table 3 of the paper: models and crops", paper, named),
         table("Differences, taken image by image; errors in points", ["models", "crops", "compared with", *HEADS],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import groupby
 
 import numpy as np
 
@@ -60,6 +61,23 @@ def transfer(model: GoogLeNet, arrays: Mapping[str, np.ndarray], source: str) ->
     for path, array in cast.items():
         own[path][...] = array
     return sorted(layers)
+
+
+def spans(some: Collection[str], paths: Iterable[str]) -> str:
+    """Return some of a network's paths in few words: `conv1..inception_5b, aux1/conv, aux1/fc`.
+
+    Parts that follow each other whole, in the order of `paths`, are named by the first and the last of them."""
+    parts: dict[str, list[str]] = {}
+    for path in paths:
+        parts.setdefault(path.partition("/")[0], []).append(path)
+    named: list[str] = []
+    for whole, group in groupby(parts, key=lambda part: all(path in some for path in parts[part])):
+        run = list(group)
+        if whole:
+            named.append(run[0] if len(run) == 1 else f"{run[0]}..{run[-1]}")
+        else:
+            named += dict.fromkeys(path.rpartition("/")[0] for part in run for path in parts[part] if path in some)
+    return ", ".join(named)
 
 
 def _may_differ(path: str) -> bool:

@@ -121,11 +121,18 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys, change, message):
 
 
 @pytest.mark.parametrize("flags", [["--count", "0"], ["--count", "101"], ["--size", "-1"], ["--seed", "x"],
-                                   ["--split", "all"], ["--output", "x.gif"], []])
+                                   ["--split", "all"], ["--output", "x.gif"]])
 def test_flags_out_of_range_are_usage_errors(flags, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["embedded", *(["--output", "x.png"] if flags else []), *flags])
-    assert (flags or ["--output"])[0] in capsys.readouterr().err
+        main(["embedded", *flags])
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_a_sheet_without_a_name_is_preview_png(tmp_path, monkeypatch):
+    folder_set(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main([".", "--count", "1", "--size", "16"]) == 0
+    assert (tmp_path / "preview.png").exists()
 
 
 def test_greyscale_and_odd_files_are_drawn(tmp_path):

@@ -139,6 +139,15 @@ def test_time_of_an_image():
     assert [row["ms_per_image"] for row in rows[:6]] == pytest.approx([2, 20, 288, 6, 60, 864])
 
 
+def test_crops_that_are_alike_are_told():
+    time = spent(2)
+    assert not table3.repeated(table3.table(filled(2), 2, time))
+    time.distinct |= {"10": [20, 20], "144": [480, 480]}
+    rows = table3.table(filled(2), 2, time)
+    assert [row["distinct_crops"] for row in rows] == [1, 2, 48] * 4
+    assert table3.repeated(rows).startswith("Distinct are of 10 crops 2, of 144 crops 48: ")
+
+
 def test_of_equal_errors_the_lower_loss_is_chosen():
     ledger = Ledger(table3.trials(2, 1, "mean", False), ["a", "b"], 2)
     for image in range(4):

