@@ -148,6 +148,8 @@ class TrainingConfig(Config):
                            "by one of the same worker", "DistBelief")
     staleness_lr: bool = option(False, "", "divide the rate of a push by the updates since its fetch", "Zhang et al. "
                                 "2015")
+    look_ahead: bool = option(False, "", "compute gradients where momentum will have taken the weights by the time "
+                              "of the push", "after Hakimi et al. 2019")
     warm_start: int = option(0, "[0, inf) steps", "updates by the first worker alone, before the others begin",
                              "DistBelief")
     sync: bool = option(False, "", "all workers' gradients make one update, as a comparison", "Chen et al. 2016")

@@ -377,13 +377,18 @@ def lrn_of(config: ModelConfig) -> Lrn | None:
     return found
 
 
+def batch_norm_of(config: ModelConfig) -> BatchNorm:
+    """Return the constants of the batch norms of a network that has some."""
+    return VARIANTS[config.variant].batch_norm or TORCH_NORM
+
+
 def convolution(channels: int, output: int, kernel: int, config: ModelConfig, *, stride: int = 1,
                 padding: int | str = 0) -> nn.Conv2d:
     """Return a convolution and its ReLU, with batch norm between them where the network has it."""
     dtype = np.dtype(config.dtype)
     norm = None
     if has_batch_norm(config):
-        gamma, eps, decay = VARIANTS[config.variant].batch_norm or TORCH_NORM
+        gamma, eps, decay = batch_norm_of(config)
         norm = nn.BatchNorm(output, gamma=gamma, eps=eps, decay=decay, relu=True, dtype=dtype)
     return nn.Conv2d(channels, output, kernel, stride=stride, padding=padding, batch_norm=norm, dtype=dtype)
 

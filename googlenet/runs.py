@@ -34,12 +34,13 @@ from googlenet.training.memory import require_memory
 from googlenet.weights import load_model, read
 from googlenet.weights.fetch import PUBLISHED, resolve
 from googlenet.weights.files import file_of
+from googlenet.weights.fitting import spans
 from minigrad import init
 from minigrad.errors import InputError
 
 OF_WORKERS = frozenset({  # what does nothing where one process trains
-    "shards", "fetch_every", "push_every", "overlap", "staleness_lr", "warm_start", "sync", "backup_workers",
-    "max_restarts", "hang_timeout", "push_log"})
+    "shards", "fetch_every", "push_every", "overlap", "staleness_lr", "look_ahead", "warm_start", "sync",
+    "backup_workers", "max_restarts", "hang_timeout", "push_log"})
 CHANGEABLE = OF_WORKERS | {  # of a resumed run
     "data", "epochs", "lr", "threads", "conv", "loader_threads", "max_bad", "save_every", "log_every", "keep",
     "report", "tensorboard", "workers", "cluster"}
@@ -137,8 +138,12 @@ def pretrained(config: TrainingConfig, network: ModelConfig, given: Mapping[str,
     preprocessing = weights.preprocessing.at(model_config.image_size)
     trainer = made(GoogLeNet(model_config), config, training, validation, preprocessing)
     fresh = trainer.initialise(weights.arrays, str(found))
-    taken = f"drawn anew, as classes differ or it lacks them: {', '.join(fresh)}" if fresh else "all of the network"
-    return trainer, f"{found}: {weights.config.variant}, {len(weights.arrays)} arrays; {taken}"
+    own = trainer.model.state()
+    taken = {path for path in own.keys() & weights.arrays if path.rpartition("/")[0] not in fresh}
+    told = [f"{len(taken)} of its {len(weights.arrays)} arrays are taken: {spans(taken, own)}"]
+    if fresh:
+        told.append(f"drawn anew, as classes differ or it lacks them: {', '.join(fresh)}")
+    return trainer, f"{found}: {weights.config.variant}; {'; '.join(told)}"
 
 
 def resumed(where: str, changed: Mapping[str, Any]) -> Run:
@@ -172,7 +177,8 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
 def prepare_kernels(config: TrainingConfig) -> None:
     """Say how many threads compute, 0 for all cores, and how convolutions do."""
     most = minigrad.available_threads()
-    threads = config.threads if config.workers == 1 else min(most, config.threads * config.workers)
+    alone = config.workers == 1 and not config.cluster
+    threads = config.threads if alone else min(most, config.threads * config.workers)
     minigrad.set_threads(threads or most)
     minigrad.set_convolution(config.conv)
 

@@ -9,7 +9,7 @@ image leaves them open.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def table(ledger: Ledger, networks: int, spent: Spent) -> list[Row]:
     return [_row(ledger, trial, base, spent, kind) for kind, trial in rows]
 
 
-def repeated(rows: Sequence[Row]) -> str:
+def repeated(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return how many of the crops are distinct where some are not, nothing otherwise."""
     counts = {row["crops"]: row["distinct_crops"] for row in rows if row["crops"] - row["distinct_crops"] >= 0.05}
     of = ", ".join(f"of {crops} crops {round(distinct, 1):g}" for crops, distinct in sorted(counts.items()))

@@ -14,6 +14,9 @@ A step on k batches of equal size, one after the other, is a step on all their i
 over its images, backward adds up the gradients of all k, and `step(lr, scale=1 / k)` divides them. (Batch norm alone
 sees each batch by itself.) Decay is not divided.
 
+Momentum alone, without a gradient, would take w in k more steps to w - (mu + mu^2 + ... + mu^k) v. A gradient that will
+be applied behind k updates by others is better taken there (`SGD.look_ahead`), as Nesterov takes that of the next one.
+
 Adagrad (Duchi et al. 2011; DistBelief, section 4.1) gives every weight a rate of its own, which falls with what its
 gradients have been:
 
@@ -93,6 +96,14 @@ class SGD(Optimiser):
         update(place.stop - place.start, w[place], gradient[place], self.memory[place], real(rate), real(scale),
                real(decay), real(self.momentum))
 
+    def look_ahead(self, steps: int, out: np.ndarray) -> None:
+        """Write into `out` (P,) the weights to which momentum alone would take them in so many steps."""
+        if not steps:
+            out[:] = self.parameters.data
+            return
+        factor = sum(self.momentum**k for k in range(1, steps + 1))
+        extrapolate(out.size, self.parameters.data, self.memory, out, out.dtype.type(factor))
+
 
 class Adagrad(Optimiser):
     """With rates that fall with the squares of the gradients; its memory is their sum."""
@@ -136,6 +147,14 @@ def update(first, last, w, g, v, rate, scale, decay, momentum):
     for i in range(w.size):
         v[i] = momentum * v[i] + rate * (scale * g[i] + decay * w[i])
         w[i] -= v[i]
+
+
+@kernel
+def extrapolate(first, last, w, v, out, factor):
+    """out[i] = w[i] - factor * v[i]"""
+    w, v, out = w[first:last], v[first:last], out[first:last]
+    for i in range(w.size):
+        out[i] = w[i] - factor * v[i]
 
 
 @kernel

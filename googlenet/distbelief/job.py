@@ -17,7 +17,7 @@ SLOTS = 2  # buffers of each kind that a worker has
 
 
 class Slots:
-    """The workers' buffers, each (P + statistics,), and what tells of their processes, in one piece of memory each."""
+    """The workers' buffers, each (P + statistics,), in one piece of shared memory; their signs of life in another."""
 
     def __init__(self, workers: int, size: int, dtype: np.dtype):
         self.size = size

@@ -17,6 +17,7 @@ stands still, and is what a checkpoint holds.
 """
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from multiprocessing.util import Finalize
 
@@ -74,9 +75,12 @@ class Fleet:
         return told
 
     def _hear(self) -> object:
-        patience, reason = self.job.config.hang_timeout, ""
+        patience, reason, looked_at = self.job.config.hang_timeout, "", time.monotonic()
         try:
             while not self.line.poll(BEAT):
+                if time.monotonic() - looked_at > 10 * BEAT:  # this process was stopped, and the server perhaps too
+                    self.pulse.forgive()
+                looked_at = time.monotonic()
                 if self.pulse.silence() > patience and not reason:
                     reason = f"gave no sign of life for {patience:g} s"
                     self.process.kill()

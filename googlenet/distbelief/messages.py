@@ -87,12 +87,12 @@ class Update(NamedTuple):
     version: int
     batches: int  # covered by all updates
     seen: dict[int, int]
-    busy: float  # seconds that the server worked since the last update
+    busy: float  # seconds that the server worked since the last update; NaN where that is not known
     late: tuple[Pushed, ...] = ()  # what changed nothing: seen before, or too late for its round
 
 
 class Lost(NamedTuple):
-    """A worker is gone, and another one started in its place."""
+    """A worker, or as number -1 a shard, is gone, and another one started in its place."""
 
     worker: int
     reason: str

@@ -14,6 +14,8 @@ from multiprocessing import parent_process, resource_tracker
 import numpy as np
 
 BEAT = 0.5  # seconds between signs of life
+SLOW = 20  # times as long as its steps usually take: then a worker that says nothing hangs
+FIRST = 600.0  # seconds until its first step has ended, for which it may compile, and find its pictures
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -46,6 +48,11 @@ class Pulse:
     def forgive(self) -> None:
         """Count from now on: the one who watches was stopped too."""
         self.at = time.monotonic()
+
+
+def longest(usual: float, patience: float) -> float:
+    """Return how many seconds a worker's step may take where its latest took `usual`, 0 before the first."""
+    return max(patience, SLOW * usual if usual else FIRST)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ it already drop the second one.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from typing import Any
 from googlenet.config import TrainingConfig
 from googlenet.distbelief.job import Job
 from googlenet.distbelief.messages import Lost, Place, Update
+from googlenet.distbelief.processes import longest
 from googlenet.distbelief.ray_shards import (
     EmptyShardError,
     LostShardError,
@@ -71,7 +73,20 @@ class Hand(Peer):
     """A worker."""
 
     step: Any = None  # what is under way
+    step_at: float = 0.0  # since when
+    usual: float = 0.0  # seconds of its latest step; 0 before the first
     excused: bool = False  # it may yet meet the loss of a shard, which was told
+
+    def begin(self, call: Any) -> None:
+        """Let it do something, which is then under way."""
+        self.step, self.step_at = call.remote(), time.monotonic()
+
+    def hangs(self, patience: float) -> str:
+        """Return how it hangs though it gives signs of life, nothing where it does not."""
+        silent = time.monotonic() - self.step_at
+        if self.step is None or silent < longest(self.usual, patience):
+            return ""
+        return f"has computed for {silent:.0f} s" + (f", where a step took {self.usual:.2g} s" if self.usual else "")
 
 
 class RayFleet:
@@ -89,6 +104,7 @@ class RayFleet:
         self.still = True  # nothing was begun since the last state was taken over
         self.hands: dict[int, Hand] = {}
         self.shards: list[Peer] = []
+        self.cared_at = time.monotonic()
         try:
             threads = threads_of(self.ray.nodes(), config)
             plan = replace(job.plan(), config=config)
@@ -139,7 +155,7 @@ class RayFleet:
                 self.hands[worker].ask()
             hand = self.hands[worker]
             if hand.begun and hand.step is None:
-                hand.step = hand.actor.step.remote()
+                hand.begin(hand.actor.step)
 
     def _hear(self) -> None:
         """Wait until something is done, or for a moment; take it in, and see to those who are silent."""
@@ -163,6 +179,7 @@ class RayFleet:
         else:
             hand.step = None
             for report in reports:
+                hand.usual = report[0].seconds
                 self._take(report)
 
     def _failed(self, worker: int, cause: Exception) -> None:
@@ -187,7 +204,7 @@ class RayFleet:
         self.version += 1
         self.batches += push.batches
         self.ready.append(Update((push,), tuple(each.staleness for each in applied), applied[0].lr, self.version,
-                                 self.batches, {}, 0.0))
+                                 self.batches, {}, math.nan))
 
     def _replace(self, worker: int, reason: str) -> None:
         """End a worker that was lost, and tell of it."""
@@ -207,10 +224,15 @@ class RayFleet:
 
     def _care(self) -> None:
         """Ask all actors whether they are alive; replace those that are not, or have not answered for too long."""
+        now = time.monotonic()
+        if now - self.cared_at > 10 * BEAT:  # this process was stopped, or has validated: they had no chance to answer
+            for peer in [*self.hands.values(), *self.shards]:
+                peer.asked_at = now
+        self.cared_at = now
         asked = [peer.asked for peer in [*self.hands.values(), *self.shards] if peer.asked is not None]
         answered = set(self.ray.wait(asked, num_returns=len(asked), timeout=0)[0]) if asked else set()
         for worker, hand in list(self.hands.items()):
-            reason = self._silence(hand, answered)
+            reason = self._silence(hand, answered) or hand.hangs(self.patience)
             if reason:
                 self._replace(worker, reason)
         lost = [shard for shard in self.shards if self._silence(shard, answered)]
@@ -300,7 +322,7 @@ class RayFleet:
             self._end_steps()
             for hand in self.hands.values():
                 if hand.begun:
-                    hand.step = hand.actor.settle.remote()
+                    hand.begin(hand.actor.settle)
             self._end_steps()
             for state in self._states():
                 take_over(self.job, state)

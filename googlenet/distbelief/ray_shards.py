@@ -99,10 +99,12 @@ class ShardActor:
                                 plan.epoch_batches, counts, own_rates=plan.own_rates, factor=plan.factor)
         return True
 
-    def fetch(self) -> Fetched:
-        """Return the weights (n,), which are sent before anything changes them."""
+    def fetch(self, worker: int) -> Fetched:
+        """Return the weights (n,) for a worker."""
         shard = self.shard
-        return Fetched(shard.counts.version, shard.part.data,
+        weights = np.empty_like(shard.part.data)
+        version = shard.fetch(weights, worker)
+        return Fetched(version, weights,
                        shard.schedule(shard.counts.batches + 1) * shard.factor, self.statistics)
 
     def push(self, gradient: np.ndarray, worker: int, step: int, version: int, batches: int, scale: float,
@@ -115,7 +117,7 @@ class ShardActor:
         applied = shard.push(gradient, worker, step, version=version, batches=batches, scale=scale)
         if applied:
             self.statistics = statistics
-        fetched = self.fetch()
+        fetched = self.fetch(worker)
         return applied or Applied(0, fetched.rate), fetched
 
     def look(self, version: int, batches: int) -> ShardState:

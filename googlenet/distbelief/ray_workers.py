@@ -61,25 +61,28 @@ class RayLink:
 
     def join(self) -> tuple[Place, float]:
         """Fetch the first weights; return where to begin, and the rate."""
-        self._take(self.answers([shard.fetch.remote() for shard in self.shards]))
+        self._take(self.answers([shard.fetch.remote(self.worker) for shard in self.shards]))
         return self.place, self.rate
 
     def push(self, found: Found) -> None:
         """Push what stands in `gradient`, which is copied."""
         bad = {name: reason for name, reason in self.replica.loader.bad.items() if name not in self.told}
         self.told.update(bad)
-        told = Pushed(self.worker, 0, found.place, tuple(self.versions), found.batches, sum(found.images), found.scale,
+        told = Pushed(self.worker, 0, found.place, found.versions, found.batches, sum(found.images), found.scale,
                       found.loss, found.norm, found.seconds, bad)
         empty = np.empty(0, self.own.dtype)
         statistics = np.concatenate([empty, *(buffer.data.reshape(-1) for buffer in self.statistics)])
         self.under_way.append((told, [
             shard.push.remote(self.sum[place], self.worker, found.place.step, version, found.batches, found.scale,
                               empty if number else statistics)
-            for number, (shard, place, version) in enumerate(zip(self.shards, self.slices, self.versions,
+            for number, (shard, place, version) in enumerate(zip(self.shards, self.slices, found.versions,
                                                                  strict=True))]))
 
     def fetch(self) -> float:
-        """Take the weights that came back from the last push, or where transfer overlaps, from the one before."""
+        """Take the weights that came back from the last push, or where transfer overlaps, from the one before; in a
+        step without a push, ask for them."""
+        if not self.under_way and not self.replica.config.overlap:
+            self._take(self.answers([shard.fetch.remote(self.worker) for shard in self.shards]))
         while len(self.under_way) > self.replica.config.overlap:
             self._arrive()
         return self.rate

@@ -4,7 +4,7 @@ Its weights are one vector, cut into shards: contiguous slices, each with all th
 the others. A worker fetches the weights, computes a gradient, and pushes it, a shard's slice to each shard:
 
     fetch     w, version <- shard                        version: the updates that made w
-    push      staleness tau = shard's version - version  updates that came between, by other workers
+    push      staleness tau = shard's version - version  updates that came between
               g -> v <- mu v + lr (g + wd w),  w <- w - v,  version + 1
 
 Momentum is on the server: one velocity for all. That is the usual reading (TensorFlow's parameter servers apply their
@@ -14,6 +14,15 @@ DistBelief used, needs nothing but its own sums, and stands in the same place (m
 The rate follows the schedule by the batches that all workers' pushes have covered, which every shard counts for itself:
 so an epoch means the same for any number of workers. With `staleness_lr` the rate of a push is divided by its staleness
 where that is above 1 (Zhang et al. 2015, "Staleness-aware Async-SGD").
+
+Momentum carries the weights on while a gradient is under way: with mu = 0.9 the updates that come between are mostly
+known at the fetch. With `look_ahead` a worker whose last push was stale by tau is given what momentum will make of the
+weights in tau updates, and computes its gradient there:
+
+    fetch     w - (mu + mu^2 + ... + mu^tau) v
+
+That is the idea of Hakimi et al. 2019, "Taming Momentum in a Distributed Asynchronous Environment", whose workers have
+a velocity each; here there is one.
 
 A push is named by its worker and the worker's step. One that was seen before is dropped: whoever sends it can't know
 whether it had arrived before the line broke.
@@ -39,7 +48,7 @@ from googlenet.training.rules import average_of, optimiser_of
 from googlenet.training.schedule import learning_rate
 from minigrad.averaging import Average, TailMean
 from minigrad.flat import Places, Slice, Vector
-from minigrad.optim import Optimiser
+from minigrad.optim import SGD, Optimiser
 
 Watch = Callable[[np.ndarray, float, float], None]
 Schedule = Callable[[int], float]  # the batches that pushes have covered, this one's included -> its rate
@@ -75,15 +84,22 @@ class Shard:
     """A slice of the weights, and what updates it."""
 
     def __init__(self, part: Slice, optimiser: Optimiser, average: Average | None, schedule: Schedule, *,
-                 staleness_lr: bool = False, factor: float = 1.0):
+                 staleness_lr: bool = False, look_ahead: bool = False, factor: float = 1.0):
         self.part, self.optimiser, self.average, self.schedule = part, optimiser, average, schedule
         self.staleness_lr, self.factor = staleness_lr, factor  # the latter on every rate, after a way back
+        self.look_ahead = look_ahead
+        self.staleness: dict[int, int] = {}  # worker -> that of its latest push
         self.counts = Counts()
         self.watch: Watch = lambda gradient, scale, lr: None  # called before each update, with what it is by
 
-    def fetch(self, out: np.ndarray) -> int:
-        """Copy the weights (n,) into `out`; return their version."""
-        out[:] = self.part.data
+    def fetch(self, out: np.ndarray, worker: int) -> int:
+        """Write the weights (n,) into `out`, for a worker; return their version.
+
+        With `look_ahead` they are those to expect when its next push comes."""
+        if self.look_ahead and isinstance(self.optimiser, SGD):
+            self.optimiser.look_ahead(self.staleness.get(worker, 0), out)
+        else:
+            out[:] = self.part.data
         return self.counts.version
 
     def push(self, gradient: np.ndarray, worker: int, step: int, *, version: int, batches: int,
@@ -94,7 +110,8 @@ class Shard:
         if step <= self.counts.seen.get(worker, 0):
             return None
         self.counts.seen[worker] = step
-        return self._update(gradient, scale, batches, self.counts.version - version)
+        self.staleness[worker] = self.counts.version - version
+        return self._update(gradient, scale, batches, self.staleness[worker])
 
     def _update(self, gradient: np.ndarray, scale: float, batches: int, staleness: int) -> Applied:
         self.counts.batches += batches
@@ -176,9 +193,9 @@ class Server:
         self.shards = tuple(shards)
         self.slices = tuple(slice(shard.part.begin, shard.part.end) for shard in shards)
 
-    def fetch(self, shard: int, out: np.ndarray) -> int:
-        """Copy the weights of a shard into its slice of `out` (P,); return their version."""
-        return self.shards[shard].fetch(out[self.slices[shard]])
+    def fetch(self, shard: int, out: np.ndarray, worker: int) -> int:
+        """Write the weights of a shard into its slice of `out` (P,), for a worker; return their version."""
+        return self.shards[shard].fetch(out[self.slices[shard]], worker)
 
     def push(self, shard: int, gradient: np.ndarray, worker: int, step: int, *, version: int, batches: int,
              scale: float = 1.0) -> Applied | None:
@@ -225,7 +242,8 @@ def _shard(state: State, config: TrainingConfig, epoch_batches: int, place: slic
         shard: Shard = Round(part, optimiser, average, schedule, factor=factor,
                              quorum=config.workers - config.backup_workers)
     else:
-        shard = Shard(part, optimiser, average, schedule, factor=factor, staleness_lr=config.staleness_lr)
+        shard = Shard(part, optimiser, average, schedule, factor=factor, staleness_lr=config.staleness_lr,
+                      look_ahead=config.look_ahead)
     shard.counts = counts
     return shard
 

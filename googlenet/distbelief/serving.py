@@ -23,14 +23,14 @@ from googlenet.distbelief.processes import (
     end_with_parent,
     give_signs_of_life,
     how_ended,
+    longest,
     undisturbed,
 )
 from googlenet.distbelief.push_log import PushLog
 from googlenet.distbelief.server import Applied, Round, Server, State, Weights, server_of
 from googlenet.distbelief.shared import context
+from googlenet.model import batch_norm_of
 from minigrad.errors import InputError
-
-SLOW = 20  # times as long as its steps usually take: then a worker that says nothing hangs
 
 
 @dataclass
@@ -68,11 +68,11 @@ class Hand:
         """Return how it hangs, nothing where it does not."""
         if self.pulse.silence() > patience:
             return f"gave no sign of life for {patience:g} s"
-        waits = self.held or self.inbox or not self.usual
         silent = time.monotonic() - self.said_at
-        if not waits and silent > max(patience, SLOW * self.usual):
-            return f"pushed nothing for {silent:.0f} s, where a step took {self.usual:.2g} s"
-        return ""
+        if self.held or self.inbox or silent < longest(self.usual, patience):
+            return ""
+        usual = f", where a step took {self.usual:.2g} s" if self.usual else ""
+        return f"pushed nothing for {silent:.0f} s{usual}"
 
     def forgive(self) -> None:
         """Count the time from now on."""
@@ -186,7 +186,7 @@ class Serving:
         began = time.perf_counter()
         out = self.job.slots.weights(worker, buffer)
         P = self.job.parameters
-        versions = tuple(self.server.fetch(shard, out[:P]) for shard in range(len(self.server.shards)))
+        versions = tuple(self.server.fetch(shard, out[:P], worker) for shard in range(len(self.server.shards)))
         out[P:] = self.statistics
         shard = self.server.shards[0]
         self.busy += time.perf_counter() - began
@@ -223,18 +223,22 @@ class Serving:
 
     def _assign(self, pushes: list[Pushed], staleness: int) -> None:
         """Let the statistics of batch norms be those of a worker; where others pushed in between, change them as it
-        did. Those of a round are their mean."""
+        did. Those of a round are their mean.
+
+        k batches take statistics s to d^k s + c, and others s' to d^k s' + c, which is what they have come to, and
+        d^k (s' - s) more."""
         P, slots = self.job.parameters, self.job.slots
         own = [slots.gradient(push.worker, push.buffer)[P:] for push in pushes]
+        before = [slots.weights(push.worker, push.fetched)[P:] for push in pushes]
         if len(own) > 1:
             self.statistics[:] = np.mean(own, axis=0)
         elif staleness:
-            before = slots.weights(pushes[0].worker, pushes[0].fetched)[P:]
-            changed = self.statistics + (own[0] - before)
-            # So many workers that their changes add up to more than there is: a variance is never below 0.
-            self.statistics[:] = np.where((changed < 0) & (own[0] >= 0) & (before >= 0), own[0], changed)
+            kept = batch_norm_of(self.job.model).decay ** pushes[0].batches
+            self.statistics[:] = own[0] + kept * (self.statistics - before[0])
         else:
             self.statistics[:] = own[0]
+        for each, other in zip(own, before, strict=True):
+            other[:] = each  # from which it goes on until its next fetch
         if self.log:
             self.log.assign(self.statistics)
 

@@ -106,9 +106,9 @@ class Simulation(Timing):
         P = server.slices[-1].stop
         self.own = [np.empty(P, server.shards[0].part.data.dtype) for _ in range(workers)]
         self.found = list(self.own)
-        for weights in self.own:
+        for worker, weights in enumerate(self.own):
             for shard in range(self.shards):
-                server.fetch(shard, weights)
+                server.fetch(shard, weights, worker)
 
     def computed(self, worker: int, step: int) -> None:
         """Compute a gradient of the weights that the worker has."""
@@ -118,7 +118,7 @@ class Simulation(Timing):
         """Push a slice of it, and fetch."""
         applied = self.server.push(shard, self.found[worker], worker, step, version=version, batches=1)
         assert isinstance(applied, Applied)
-        self.server.fetch(shard, self.own[worker])
+        self.server.fetch(shard, self.own[worker], worker)
 
 
 class Measured(NamedTuple):

@@ -156,7 +156,7 @@ class AsynchronousTrainer(Trainer):
 
     def _take(self, update: Update) -> Step:
         """Count an update in."""
-        for push in (*update.pushes, *update.late):
+        for push in (*update.late, *update.pushes):  # late ones are older
             self.places[push.worker] = push.place
             for name, reason in push.bad.items():
                 self.loader.damaged.note(name, reason)
@@ -207,7 +207,9 @@ class AsynchronousTrainer(Trainer):
         saved = loaded.model.state()
         for path, own in self.model.state().items():
             own[...] = saved[path]
+        halvings = self.guard.halvings
         self.restore(loaded)
+        self.guard.halvings = max(halvings, self.guard.halvings)  # some may be younger than the checkpoint
         self.guard.sound_at = self.step
         return Restart(f"{error} in the midst of an update; {at - self.step} updates since the last checkpoint are "
                        "lost", at, self.step, self.epoch, self.guard.rate_factor)
@@ -260,10 +262,13 @@ def require_sense(config: TrainingConfig) -> None:
     """Raise InputError for settings of workers that contradict each other."""
     if config.sync:
         for name, usual in (("fetch_every", 1), ("push_every", 1), ("overlap", False), ("staleness_lr", False),
-                            ("warm_start", 0)):
+                            ("look_ahead", False), ("warm_start", 0)):
             if getattr(config, name) != usual:
                 raise InputError(f"--{name.replace('_', '-')} beside --sync, whose workers wait for each other at "
                                  "every step: leave one of the two out")
+    if config.look_ahead and (config.optimiser != "momentum" or not config.momentum):
+        without = "--momentum 0" if config.optimiser == "momentum" else f"--optimiser {config.optimiser}"
+        raise InputError(f"--look-ahead beside {without}: there is no momentum to look along; leave one of the two out")
     if config.backup_workers and not (config.sync and config.backup_workers < config.workers):
         raise InputError(f"--backup-workers {config.backup_workers} of {config.workers} workers: give fewer than there "
                          "are, with --sync")

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import islice
 from typing import NoReturn, Protocol
 
 import numpy as np
 
 from googlenet.config import TrainingConfig
 from googlenet.distbelief.messages import Place
-from googlenet.training.records import Losses, weighted
+from googlenet.training.records import DivergedError, Losses, weighted
 from googlenet.training.replica import Gradient, Replica
 from minigrad.errors import InputError
 from minigrad.optim import SGD
@@ -96,9 +97,10 @@ class Worker:
 
     def steps(self) -> Iterator[Found]:
         """Work without an end; yield what was pushed, after every push and the fetch that follows it."""
+        self.replica.to_training()
+        self._warm_up()
         self.place, self.rate = self.link.join()
         self.found = Found(self._behind, self.link.versions)
-        self.replica.to_training()
         while True:
             before = self.place.step
             with closing(self.replica.groups(self.place.epoch, self.place.batch)) as groups:
@@ -108,9 +110,16 @@ class Worker:
                     pushed = self._take(self.replica.gradient(group, self.place.step))
                     if pushed:
                         yield pushed
+                        self.found.began = time.perf_counter()  # it may not have been asked for more at once
             if self.place.step == before and not self.place.batch:
                 raise InputError(f"none of the images of worker {self.replica.part.number + 1} can be used")
             self.place = Place(self.place.step, self.place.epoch + 1, 0)
+
+    def _warm_up(self) -> None:
+        """Compute a gradient for nobody: what loads kernels, or compiles them, would make a first push very stale."""
+        with closing(self.replica.groups(0, 0)) as groups, suppress(DivergedError):  # of weights that mean nothing
+            for group in islice(groups, 1):
+                self.replica.gradient(group, 0)
 
     @property
     def _behind(self) -> int:

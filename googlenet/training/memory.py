@@ -67,7 +67,7 @@ class Memory(NamedTuple):
 
 
 def estimate(trainer: Trainer) -> Memory:
-    """Return about what training takes at its busiest moment."""
+    """Return about what training takes at its busiest moment; of workers on a cluster, what this process takes."""
     config, model = trainer.config, trainer.model
     N, S, item = config.batch_size, model.config.image_size, np.dtype(model.config.dtype).itemsize
     P = trainer.flat.data.size
@@ -82,12 +82,14 @@ def estimate(trainer: Trainer) -> Memory:
     batch = N * S * S * 3
     ahead = config.loader_threads + 1  # and as many pictures apart as there are threads that put them together
     replicas, others = config.workers, 2 if config.workers > 1 else 0  # the server's process and the trainer's
+    if config.cluster:
+        replicas, others = 0, 1
     buffers = 3 + config.overlap + (config.push_every > 1) + (config.fetch_every > 1)  # of weights and gradients
     slots = buffers * item * P * replicas if others else 0
     return Memory(
         program=(replicas + others) * PROGRAM + replicas * WORKSPACE * item * largest,
         weights=copies * state + item * P + tested + slots,
-        activations=replicas * max(kept, passing, LEFT_BEHIND),
+        activations=max(replicas, 1) * max(kept * bool(replicas), passing, LEFT_BEHIND),
         batches=replicas * batch * (4 * (ahead + config.loader_threads) + item + 4),
         checkpoint=copies * state + item * P * bool(average),
         data=(replicas + bool(others)) * _in_memory(trainer.training))

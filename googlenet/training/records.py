@@ -29,8 +29,8 @@ class Crew(NamedTuple):
     speeds: tuple[float, ...]  # images a second of each
     staleness: float  # mean, of a push at a shard
     most: int  # the largest
-    restarts: int  # of workers, since the run was started or taken up
-    server: float  # part of the time that the server works
+    restarts: int  # of workers, servers and shards, since the run was started or taken up
+    server: float  # part of the time that the server works; NaN on a cluster, where it is not known
 
 
 class Step(NamedTuple):

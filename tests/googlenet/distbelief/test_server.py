@@ -59,11 +59,25 @@ def test_shards_update_as_the_whole_would(shards, settings):
 def test_a_fetch_says_which_version_it_is():
     server, flat, _ = made()
     out = np.zeros_like(flat.data)
-    assert [server.fetch(shard, out) for shard in range(3)] == [0, 0, 0]
+    assert [server.fetch(shard, out, 0) for shard in range(3)] == [0, 0, 0]
     np.testing.assert_array_equal(out, flat.data)
     server.push(1, gradients(flat, 1)[0], 0, 1, version=0, batches=1)
-    assert [server.fetch(shard, out) for shard in range(3)] == [0, 1, 0]
+    assert [server.fetch(shard, out, 0) for shard in range(3)] == [0, 1, 0]
     np.testing.assert_array_equal(out, flat.data)
+
+
+def test_a_fetch_looks_as_far_ahead_as_its_worker_was_stale():
+    """To where pushes of nothing take the weights."""
+    server, flat, _ = made(2, look_ahead=True, weight_decay=0.0)
+    for worker, gradient in enumerate(gradients(flat, 3)):
+        push(server, gradient, worker)  # of staleness 0, 1, 2
+    ahead = np.empty((4, flat.data.size), flat.data.dtype)
+    for worker, out in enumerate(ahead):  # the last of which has pushed nothing yet
+        assert [server.fetch(shard, out, worker) for shard in range(2)] == [3, 3]
+    np.testing.assert_array_equal(ahead[3], flat.data)
+    for worker in range(3):
+        np.testing.assert_allclose(ahead[worker], flat.data, rtol=1e-5, atol=1e-7)
+        push(server, np.zeros_like(flat.data), 9, worker + 1, worker + 3)
 
 
 def test_staleness_is_what_came_between_fetch_and_push():

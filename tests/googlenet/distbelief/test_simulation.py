@@ -14,11 +14,12 @@ from minigrad import InputError
 ALIKE = [1.0, 0.5, 2.0]  # the quadratic's curvatures
 
 
-def quadratic(workers: int, lr: float, momentum: float, steps: int, shards: int = 1) -> np.ndarray:
+def quadratic(workers: int, lr: float, momentum: float, steps: int, shards: int = 1, **settings) -> np.ndarray:
     """The weights after each update (steps + 1, P), of workers that take turns."""
     P = len(ALIKE)
     weights = Weights(np.ones(P), {"w/weight": (slice(0, P), (P,))})
-    config = TrainingConfig(workers=workers, lr=lr, momentum=momentum, weight_decay=0.0, schedule="constant")
+    config = TrainingConfig(workers=workers, lr=lr, momentum=momentum, weight_decay=0.0, schedule="constant",
+                            **settings)
     server = server_of(State(weights, np.zeros(P)), config, 10, [Counts() for _ in range(shards)])
     simulation = Simulation(server, lambda w, worker, step: np.array(ALIKE) * w, workers, lambda worker, step: 1.0)
     found = [weights.data.copy()]
@@ -62,6 +63,25 @@ def test_the_largest_rate_falls_with_the_workers(workers):
     below, above = (np.abs(quadratic(workers, factor * limit, 0.0, 4000)[-1]).max() for factor in (0.97, 1.03))
     assert below < 1e-3
     assert above > 1e3
+
+
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_looking_ahead_allows_a_larger_rate(workers):
+    """w[t+1] = w[t] + mu (w[t] - w[t-1]) - lr a w', w' = w[t-tau] + (mu + ... + mu^tau) (w[t-tau] - w[t-tau-1])."""
+    tau, mu = workers - 1, 0.9
+    plain, ahead = (largest_rate(tau, mu, factor) for factor in (0.0, sum(mu**k for k in range(1, tau + 1))))
+    assert ahead > 1.4 * plain
+    below, above = (np.abs(quadratic(workers, rate * ahead / max(ALIKE), mu, 4000, look_ahead=True)[-1]).max()
+                    for rate in (0.97, 1.03))
+    assert below < 1e-3
+    assert above > 10
+
+
+def largest_rate(tau: int, mu: float, factor: float) -> float:
+    """The largest lr a of which all roots of the recurrence's polynomial are below 1."""
+    rates = np.geomspace(0.01, 0.3, 1000)
+    return max(rate for rate in rates if np.abs(np.roots(
+        np.polyadd([1, -(1 + mu), mu] + [0] * tau, [rate * (1 + factor), -rate * factor]))).max() < 1)
 
 
 def test_workers_that_take_turns_are_stale_by_the_others():
