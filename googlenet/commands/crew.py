@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import groupby
 from pathlib import Path
 
 from googlenet.commands import text
@@ -23,17 +24,17 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Print the table, with a line of means for each number of workers of several runs."""
+    """Print the table, with a line of means where several runs are alike: in workers and epochs."""
     if flags.plot:
         check_place(flags.plot)
-    runs = sorted(map(read_run, flags.runs), key=lambda each: (each.workers, each.seed))
+    runs = sorted(map(read_run, flags.runs), key=lambda each: (each.kind, each.seed))
     rows = [HEAD, *map(_row, runs)]
-    for workers in sorted({each.workers for each in runs}):
-        same = [each for each in runs if each.workers == workers and each.last]
+    for _, group in groupby(runs, key=lambda each: each.kind):
+        same = [(each, each.last) for each in group if each.last]
         if len(same) > 1:
-            means = [sum(float(each.last[name]) for each in same if each.last) / len(same)
+            means = [sum(float(last[name]) for _, last in same) / len(same)
                      for name in ("validation_loss", "validation_top1_error")]
-            rows.append(("mean", str(workers), "", "", f"{means[0]:.4f}", f"{means[1]:.2%}", "", "", ""))
+            rows.append(("mean", _workers(same[0][0]), "", "", f"{means[0]:.4f}", f"{means[1]:.2%}", "", "", ""))
     print(text.table(rows))
     if flags.plot:
         picture(runs, flags.plot)
@@ -41,9 +42,13 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _workers(of: CrewRun) -> str:
+    return f"{of.workers} on Ray" if of.on_ray else str(of.workers)
+
+
 def _row(of: CrewRun) -> tuple[str, ...]:
     last = of.last
     learned = (last["images"], f"{float(last['validation_loss']):.4f}",
                f"{float(last['validation_top1_error']):.2%}") if last else ("", "", "")
     stale = (f"{of.mean_staleness:.2f}", str(max(of.staleness))) if of.staleness else ("", "")
-    return of.folder.name, str(of.workers), str(of.seed), *learned, f"{of.images_per_second:.4g}", *stale
+    return of.folder.name, _workers(of), str(of.seed), *learned, f"{of.images_per_second:.4g}", *stale

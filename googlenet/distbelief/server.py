@@ -204,6 +204,14 @@ class Server:
                                        scale=scale)
 
 
+def merged(statistics: np.ndarray, own: np.ndarray, before: np.ndarray, kept: float) -> np.ndarray:
+    """Return running statistics of batch norms (B,), changed as a worker changed its own.
+
+    Its k batches took `before` to `own` = d^k before + c; what others have made of it meanwhile they would have taken
+    to d^k statistics + c. `kept` is d^k."""
+    return own + own.dtype.type(kept) * (statistics - before)
+
+
 class State(NamedTuple):
     """The arrays that a server changes, each (P,): the trainer's own, or those that it shares with the server."""
 

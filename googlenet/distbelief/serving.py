@@ -27,7 +27,7 @@ from googlenet.distbelief.processes import (
     undisturbed,
 )
 from googlenet.distbelief.push_log import PushLog
-from googlenet.distbelief.server import Applied, Round, Server, State, Weights, server_of
+from googlenet.distbelief.server import Applied, Round, Server, State, Weights, merged, server_of
 from googlenet.distbelief.shared import context
 from googlenet.model import batch_norm_of
 from minigrad.errors import InputError
@@ -223,10 +223,7 @@ class Serving:
 
     def _assign(self, pushes: list[Pushed], staleness: int) -> None:
         """Let the statistics of batch norms be those of a worker; where others pushed in between, change them as it
-        did. Those of a round are their mean.
-
-        k batches take statistics s to d^k s + c, and others s' to d^k s' + c, which is what they have come to, and
-        d^k (s' - s) more."""
+        did. Those of a round are their mean."""
         P, slots = self.job.parameters, self.job.slots
         own = [slots.gradient(push.worker, push.buffer)[P:] for push in pushes]
         before = [slots.weights(push.worker, push.fetched)[P:] for push in pushes]
@@ -234,7 +231,7 @@ class Serving:
             self.statistics[:] = np.mean(own, axis=0)
         elif staleness:
             kept = batch_norm_of(self.job.model).decay ** pushes[0].batches
-            self.statistics[:] = own[0] + kept * (self.statistics - before[0])
+            self.statistics[:] = merged(self.statistics, own[0], before[0], kept)
         else:
             self.statistics[:] = own[0]
         for each, other in zip(own, before, strict=True):

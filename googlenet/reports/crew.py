@@ -23,6 +23,7 @@ class CrewRun:
 
     folder: Path
     workers: int
+    on_ray: bool
     seed: int
     staleness: Counter[int]  # pushes to shards, by their staleness; empty of one without workers
     rows: list[dict[str, str]]  # of its log
@@ -31,6 +32,11 @@ class CrewRun:
     def last(self) -> dict[str, str] | None:
         """The line of the last epoch with a validation."""
         return next((row for row in reversed(self.rows) if row["validation_loss"]), None)
+
+    @property
+    def kind(self) -> tuple[int, bool, int]:
+        """What runs that are alike have in common: their workers, whether these are Ray's, the epochs."""
+        return self.workers, self.on_ray, int(self.last["epoch"]) if self.last else -1
 
     @property
     def images_per_second(self) -> float:
@@ -51,7 +57,7 @@ def read_run(folder: Path) -> CrewRun:
     config = configuration(loaded, folder / "last.h5")
     told = json.loads(str(loaded.attributes.get("workers", "{}")))
     staleness = Counter({int(tau): pushes for tau, pushes in told.get("staleness", {}).items()})
-    return CrewRun(folder, config.workers, config.seed, staleness, read_log(folder / "log.csv"))
+    return CrewRun(folder, config.workers, bool(config.cluster), config.seed, staleness, read_log(folder / "log.csv"))
 
 
 def picture(runs: Sequence[CrewRun], path: Path) -> None:

@@ -121,3 +121,10 @@ def test_memory_grows_with_the_workers(data):
     assert four.batches == 4 * one.batches
     assert four.program > 5 * 100 * 2**20
     assert four.weights > one.weights
+
+
+def test_workers_of_other_machines_take_no_memory_of_this_one(data):
+    few, many = (estimate(trainer_of(config_of(data, workers=workers, cluster="auto", batch_size=2)))
+                 for workers in (2, 3))
+    assert many == few
+    assert many.total < estimate(trainer_of(config_of(data, workers=2, batch_size=2))).total

@@ -16,11 +16,16 @@ import pytest
 
 from googlenet.distbelief import ray_cluster
 from googlenet.distbelief.job import Plan
-from googlenet.distbelief.ray_cluster import path_for_all, require_program, threads_of
+from googlenet.distbelief.messages import Place
+from googlenet.distbelief.ray_cluster import Hand, path_for_all, require_program, threads_of
 from googlenet.distbelief.ray_shards import EmptyShardError, ShardActor, states_of
+from googlenet.distbelief.ray_workers import RayLink
 from googlenet.distbelief.server import Applied
+from googlenet.distbelief.worker import Found
 from googlenet.training import Epoch, Fault, Step, Trainer, configuration
 from googlenet.training.images import open_data
+from googlenet.training.records import Losses
+from googlenet.training.replica import Gradient
 from googlenet.weights import load_model
 from minigrad import InputError
 from tests.googlenet.distbelief.cases import (
@@ -197,6 +202,58 @@ def test_the_weights_stood_still_in_the_updates_that_a_shard_lacks(averaging, da
     if averaging == "tail":
         np.testing.assert_allclose(found.kept / 37, state.weights, atol=0.02)
     assert found.counts.seen == {0: 1}
+
+
+class Actor:
+    """What stands in for a shard's: its calls are done at once."""
+
+    def __init__(self, shard):
+        self.calls = []
+        for name in ("fetch", "push"):
+            setattr(self, name, Remote(getattr(shard, name), name, self.calls))
+
+
+class Remote:
+    def __init__(self, call, name, calls):
+        self.call, self.name, self.calls = call, name, calls
+
+    def remote(self, *arguments):
+        self.calls.append(self.name)
+        return self.call(*arguments)
+
+
+def test_a_worker_fetches_between_its_pushes_too(data):
+    """With --push-every 2, at every step, as local workers do."""
+    shard, plan, states = shard_of(data, push_every=2)
+    shard.load(states[1])
+    config = plan.config
+    replica = trainer_of(config, Trainer).replica
+    actor = Actor(shard)
+    link = RayLink(replica, 0, Place(), [actor], list)
+    link.slices = [slice(None)]
+    link.own, link.sum = np.zeros_like(states[1].weights), np.zeros_like(states[1].weights)
+    link.join()
+    found = Found(0, link.versions)
+    link.fetch()
+    found.add(Gradient(Losses(1.0, 1.0, 1.0, 1.0), 4, 1.0, 0.0, 0), Place(2, 0, 2), 2)
+    link.push(found)
+    link.fetch()
+    assert actor.calls == ["fetch", "fetch", "push"]
+    assert link.versions == [1]
+
+
+def test_a_worker_whose_step_never_ends_hangs():
+    hand = Hand(None)
+    assert not hand.hangs(0.0), "nothing is under way"
+    hand.begin(Remote(lambda: "under way", "step", []))
+    assert not hand.hangs(5.0)
+    hand.step_at -= 599
+    assert not hand.hangs(5.0), "it may still compile"
+    hand.step_at -= 2
+    assert hand.hangs(5.0) == "has computed for 601 s"
+    hand.usual = 10.0
+    assert hand.hangs(5.0) == "has computed for 601 s, where a step took 10 s"
+    assert not hand.hangs(700.0)
 
 
 # On this machine's own.

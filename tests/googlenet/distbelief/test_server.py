@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from googlenet.config import TrainingConfig
-from googlenet.distbelief.server import Applied, Counts, State, passed, server_of
+from googlenet.distbelief.server import Applied, Counts, State, merged, passed, server_of
 from googlenet.training.rules import average_of, optimiser_of
 from googlenet.training.schedule import learning_rate
 from minigrad.flat import FlatParameters
@@ -78,6 +78,21 @@ def test_a_fetch_looks_as_far_ahead_as_its_worker_was_stale():
     for worker in range(3):
         np.testing.assert_allclose(ahead[worker], flat.data, rtol=1e-5, atol=1e-7)
         push(server, np.zeros_like(flat.data), 9, worker + 1, worker + 3)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 40])
+def test_statistics_come_to_what_batches_have_however_many_workers_change_them(workers):
+    """Of batches whose mean is 1, from 0 on, by workers that take turns."""
+    decay, shared = 0.9, np.zeros(1)
+    fetched = [shared.copy() for _ in range(workers)]
+    for turn in range(20):
+        for worker in range(workers):
+            own = decay * fetched[worker] + (1 - decay)
+            shared = merged(shared, own, fetched[worker], decay)
+            fetched[worker] = shared.copy()
+        if workers == 3:
+            assert shared[0] > 1 - decay ** (2 * turn), "they learn faster than one worker's would"
+    assert 0.8 < shared[0] < 1.0001
 
 
 def test_staleness_is_what_came_between_fetch_and_push():

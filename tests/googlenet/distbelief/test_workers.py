@@ -6,8 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from googlenet.distbelief.messages import Place, Pushed, Update
 from googlenet.distbelief.trainer import AsynchronousTrainer
+from googlenet.distbelief.worker import Worker
 from googlenet.training import Epoch, Step, Trainer, configuration
+from googlenet.training.records import Losses
 from googlenet.weights import load_model
 from minigrad import InputError
 from tests.googlenet.distbelief.cases import assert_same, config_of, nothing_left, state_of, trained, trainer_of
@@ -92,6 +95,51 @@ def test_statistics_of_several_learn_as_fast_as_those_of_one(data):
         means.append(trainer.model.state()["conv1/batch_norm/mean"].copy())
     assert np.abs(means[0]).max() > 0
     np.testing.assert_allclose(means[1], means[0], rtol=0, atol=0.1 * np.abs(means[0]).max())
+
+
+@pytest.mark.parametrize("settings", [{"fetch_every": 8, "push_every": 2}, {"push_every": 3}], ids=str)
+def test_statistics_of_rare_fetches_are_counted_once(settings, data):
+    """What a worker has pushed is in the server's, from which its next push goes on."""
+    config = config_of(data, epochs=12, lr=1e-9, augment="none", weight_decay=0.0, **settings)
+    found = []
+    for each in (config, config_of(data, epochs=12, lr=1e-9, augment="none", weight_decay=0.0)):
+        trainer = trainer_of(each, variant="torchvision")
+        trained(trainer)
+        found.append(trainer.model.state()["conv1/batch_norm/variance"].copy())
+    np.testing.assert_allclose(found[0], found[1], rtol=0.1)
+
+
+def test_a_worker_fetches_when_it_has_loaded_all_that_a_gradient_needs(data):
+    """Or its first push would be as stale as that takes long."""
+    replica, order = trainer_of(config_of(data), Trainer).replica, []
+    compute = replica.gradient
+    replica.gradient = lambda group, step: (order.append("gradient"), compute(group, step))[1]
+
+    class Line:
+        versions, gradient = (0,), replica.flat.gradient
+
+        def join(self):
+            order.append("join")
+            return Place(), 0.1
+
+        def push(self, found):
+            order.append("push")
+
+        def fetch(self):
+            order.append("fetch")
+            return 0.1
+
+    next(Worker(replica, Line(), {}).steps())
+    assert order == ["gradient", "join", "gradient", "push", "fetch"]
+
+
+def test_a_late_push_does_not_take_a_worker_back(data):
+    """Of synchronous workers: the gradient of step 5 came too late for its round, that of step 6 was in the next."""
+    trainer = trainer_of(config_of(data, workers=2, sync=True, backup_workers=1))
+    pushes = [Pushed(0, 0, Place(step, 0, step), (0,), 1, 4, 1.0, Losses(1.0, 1.0, 1.0, 1.0), 0.0, 0.1, {})
+              for step in (5, 6)]
+    trainer._take(Update((pushes[1],), (0,), 0.1, 1, 1, {0: 6}, 0.0, (pushes[0],)))
+    assert trainer.places == {0: Place(6, 0, 6)}
 
 
 def test_settings_that_contradict_each_other_are_refused(data):
