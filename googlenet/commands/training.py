@@ -37,6 +37,7 @@ from minigrad.errors import InputError
 from minigrad.files import write_whole
 
 MOST_SHOWN = 8  # workers whose speeds are in the bar
+ENOUGH = 20  # steps that tell how long an epoch takes
 STOPPED = 130  # exit code, as of programs that Ctrl-C ends
 
 Record = Step | Epoch | Restart | Fault
@@ -67,10 +68,14 @@ class Clock:
         self.spent.append((time.monotonic() - self.began) * steps / max(step - self.first, 1))
         self.begin(step)
 
-    def left(self, epochs: float) -> float | None:
-        """Return the seconds that so many more epochs take, by the last three; None before one has ended."""
+    def left(self, epochs: float, step: int, steps: int) -> float | None:
+        """Return the seconds that so many more epochs of `steps` steps take, by the last three; in the first one by its
+        steps up to this one, without validation. None while these are few."""
         recent = self.spent[-3:]
-        return epochs * sum(recent) / len(recent) if recent else None
+        if not recent and step - self.first < ENOUGH:
+            return None
+        recent = recent or [(time.monotonic() - self.began) * steps / (step - self.first)]
+        return epochs * sum(recent) / len(recent)
 
 
 def carry_out(run: Run, whole: Path | None = None) -> Ended:
@@ -220,7 +225,8 @@ def train(run: Run, records: Records, watch: Watch, stop: list[int]) -> Ended:
                 clock.epoch_ends(record.step, trainer.epoch_steps)
             elif isinstance(record, Restart):
                 clock.begin(record.step)
-            left = clock.left(config.epochs - trainer.epoch - trainer.batch / trainer.loader.batches)
+            left = clock.left(config.epochs - trainer.epoch - trainer.batch / trainer.loader.batches, trainer.step,
+                              trainer.epoch_steps)
             records.note(record, left)
             watch(record, left)
             if isinstance(record, Epoch) and record.best:

@@ -24,15 +24,24 @@ def test_what_is_left_is_told_by_the_last_epochs(time):
     for number, seconds in enumerate((90, 10, 20, 30), 1):
         time[0] += seconds
         clock.epoch_ends(8 * number, 8)
-    assert clock.left(5) == 5 * 20
-    assert clock.left(0) == 0
+    assert clock.left(5, 32, 8) == 5 * 20
+    assert clock.left(0, 32, 8) == 0
+
+
+def test_in_the_first_epoch_its_steps_tell(time):
+    """Half an epoch of 100 steps in 30 seconds: two and a half are left."""
+    clock = Clock(time[0], first=10)
+    time[0] += 1
+    assert clock.left(2.9, 15, 100) is None, "too few"
+    time[0] += 29
+    assert clock.left(2.5, 60, 100) == 2.5 * 60
 
 
 def test_an_epoch_resumed_in_its_midst_counts_as_a_whole(time):
     clock = Clock(time[0], first=6)
     time[0] += 10
     clock.epoch_ends(8, 8)
-    assert clock.left(1) == 40
+    assert clock.left(1, 8, 8) == 40
 
 
 def test_what_was_spent_before_training_went_back_does_not_count(time):
@@ -41,7 +50,7 @@ def test_what_was_spent_before_training_went_back_does_not_count(time):
     clock.begin(0)
     time[0] += 10
     clock.epoch_ends(8, 8)
-    assert clock.left(1) == 10
+    assert clock.left(1, 8, 8) == 10
 
 
 def test_the_time_left_is_of_epochs_after_training_went_back(time, monkeypatch):
