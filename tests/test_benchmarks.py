@@ -31,6 +31,7 @@ from minigrad.kernels.elementwise import add_values
 from minigrad.kernels.target import target
 from minigrad.kernels.team import team
 from minigrad.op import Op
+from tests.runs import TINY, write_set
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARE = [sys.executable, str(ROOT / "benchmarks" / "compare.py")]
@@ -445,6 +446,20 @@ def test_feeding_wants_pictures(tmp_path):
     done = subprocess.run([*FEEDING, "--pictures", str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"feeding.py: error: {tmp_path}: holds no images: expected at least one"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds and stops processes as Linux has them")
+def test_faults_are_measured_beside_what_is_left_alone(tmp_path):
+    folder = write_set(tmp_path / "pictures")
+    small = [*TINY[:4], "--data", folder, "--batch-size", "4", "--epochs", "15", "--init", "he", "--lr", "0.001"]
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "faults.py", "--seeds", "3", "--only", "worker raised",
+                           "--json", tmp_path / "found.json", "--", *map(str, small)], capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "failed: RuntimeError: made to fail" in done.stdout, done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["errors"].keys() == {"left alone", "worker raised"}
+    assert done.stdout.splitlines()[-1].split()[:2] == ["worker", "raised"]
 
 
 def contenders_of(process: int) -> list[str]:

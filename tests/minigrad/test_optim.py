@@ -69,6 +69,26 @@ def test_steps_follow_the_formula(seed, dtype, rates, momentum, decay, biases, o
             np.testing.assert_allclose(got, expected, rtol=0, atol=10 * TOLERANCE[got.dtype], err_msg=path)
 
 
+@given(seed=seeds, dtype=dtypes, momentum=st.sampled_from([0.0, 0.5, 0.9]), steps=st.integers(0, 5))
+def test_looking_ahead_is_to_where_momentum_alone_leads(seed, dtype, momentum, steps):
+    """Also of what does not learn, whose velocity is 0."""
+    rng = np.random.default_rng(seed)
+    model = Model(dtype)
+    initialise(model, seed)
+    flat = FlatParameters(model)
+    sgd = SGD(flat, momentum=momentum)
+    sgd.own_rates = {"conv/weight": 0.0}
+    for _ in range(2):
+        flat.gradient[:] = rng.standard_normal(flat.data.size)
+        sgd.step(0.1)
+    ahead = np.empty_like(flat.data)
+    sgd.look_ahead(steps, ahead)
+    flat.gradient[:] = 0
+    for _ in range(steps):
+        sgd.step(0.1)
+    np.testing.assert_allclose(ahead, flat.data, rtol=0, atol=10 * TOLERANCE[ahead.dtype])
+
+
 @given(seed=seeds, dtype=dtypes, rates=rates, decay=st.sampled_from([0.0, 0.2]),
        own=st.sampled_from([{}, {"linear/weight": 3.0}, {"conv/weight": 0.0}]), scale=st.sampled_from([1.0, 0.25]))
 def test_adagrad_follows_its_formula(seed, dtype, rates, decay, own, scale):
