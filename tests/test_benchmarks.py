@@ -451,7 +451,8 @@ def test_feeding_wants_pictures(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="finds and stops processes as Linux has them")
 def test_faults_are_measured_beside_what_is_left_alone(tmp_path):
     folder = write_set(tmp_path / "pictures")
-    small = [*TINY[:4], "--data", folder, "--batch-size", "4", "--epochs", "15", "--init", "he", "--lr", "0.001"]
+    small = [*TINY[:4], "--data", folder, "--batch-size", "4", "--epochs", "15", "--init", "he", "--lr", "0.001",
+             "--warm-start", "0"]
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / "faults.py", "--seeds", "3", "--only", "worker raised",
                            "--json", tmp_path / "found.json", "--", *map(str, small)], capture_output=True, text=True,
                           timeout=300)
