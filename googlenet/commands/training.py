@@ -134,10 +134,11 @@ def crew_of(config: TrainingConfig) -> str:
     if config.sync:
         backup = f", {config.backup_workers} of them as backup" if config.backup_workers else ""
         return f"{told}, synchronous{backup}"
-    usual = TrainingConfig.momentum
-    if config.optimiser == "momentum" and config.momentum == usual and config.workers > 1:
-        told += (f"; so many add momentum of their own (Mitliagkas et al. 2016), about that of --momentum "
-                 f"{max(0.0, 1 - config.workers * (1 - usual)):.2g} for one worker's {usual:g}")
+    missing = [flag for flag, given in (("--look-ahead", config.look_ahead), ("--warm-start", config.warm_start))
+               if not given]
+    if config.optimiser == "momentum" and config.momentum and config.workers > 1 and missing:
+        told += (f"; a gradient of theirs comes {config.workers - 1} update{'s' * (config.workers > 2)} late: "
+                 f"{' and '.join(missing)} make{'s' * (len(missing) == 1)} up for it (googlenet/distbelief/README.md)")
     return told
 
 

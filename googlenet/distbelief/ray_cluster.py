@@ -144,17 +144,17 @@ class RayFleet:
         return self.ready.popleft()
 
     def _start(self) -> None:
-        """Let every worker compute that does not; before the warm start has ended, the first one."""
+        """Let every worker compute that does not; before the warm start has ended, only the first one."""
         self.still = False
         alone = self.version < self.job.config.warm_start
-        for worker in range(1 if alone else self.job.config.workers):
+        for worker in range(self.job.config.workers):
             if worker not in self.hands:
                 place = self.places.get(worker, Place())
                 actors = [shard.actor for shard in self.shards]
                 self.hands[worker] = Hand(self.make_worker(self.settings, worker, place, actors, answers))
                 self.hands[worker].ask()
             hand = self.hands[worker]
-            if hand.begun and hand.step is None:
+            if hand.begun and hand.step is None and not (alone and worker):
                 hand.begin(hand.actor.step)
 
     def _hear(self) -> None:
