@@ -30,7 +30,7 @@ from typing import Any
 from googlenet.config import TrainingConfig
 from googlenet.distbelief.job import Job
 from googlenet.distbelief.messages import Lost, Place, Update
-from googlenet.distbelief.processes import longest
+from googlenet.distbelief.processes import FIRST, longest
 from googlenet.distbelief.ray_shards import (
     EmptyShardError,
     LostShardError,
@@ -82,9 +82,10 @@ class Hand(Peer):
         self.step, self.step_at = call.remote(), time.monotonic()
 
     def hangs(self, patience: float) -> str:
-        """Return how it hangs though it gives signs of life, nothing where it does not."""
+        """Return how it hangs though it gives signs of life, nothing where it does not. It may be waiting for a shard
+        that is started anew."""
         silent = time.monotonic() - self.step_at
-        if self.step is None or silent < longest(self.usual, patience):
+        if self.step is None or silent < max(FIRST, longest(self.usual, patience)):
             return ""
         return f"has computed for {silent:.0f} s" + (f", where a step took {self.usual:.2g} s" if self.usual else "")
 
