@@ -99,6 +99,7 @@ def _named(name: str) -> Iterator[None]:
     # for the caller they are one.
     except Exception as error:
         reason = MENTION.sub("the file", str(error).replace(repr(name), "the file")) or type(error).__name__
+        reason = reason.replace("cannot identify image file the file", "it is no picture of a known format")
         raise DataError(f"{name}: cannot be decoded ({reason}): replace or remove it") from error
 
 

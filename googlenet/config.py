@@ -139,7 +139,7 @@ class TrainingConfig(Config):
                           "of the images; not loader processes", "paper, section 6")
     cluster: str = option("", "", "run the workers and the server on a Ray cluster at this address; auto: on the one "
                           "that runs here, or a new one of this machine; needs the extra ray", "ours")
-    shards: int = option(4, "[1, inf)", "slices of the weights, each of which the server updates by itself",
+    shards: int = option(4, "[1, 1000]", "slices of the weights, each of which the server updates by itself",
                          "DistBelief, section 4.1")
     fetch_every: int = option(1, "[1, inf) steps", "a worker's steps between fetches of the weights", "DistBelief")
     push_every: int = option(1, "[1, inf) steps", "a worker's steps between pushes of their gradients' sum",
@@ -235,7 +235,8 @@ def _within(value: float, interval: str) -> bool:
 def _add_flag(parser: argparse._ActionsContainer, name: str, kind: type, default: Any, metadata: Any) -> None:
     flags = [*filter(None, [metadata["short"]]), f"--{name.replace('_', '-')}"]
     meaning = ", ".join(filter(None, [metadata["help"], metadata["unit"]])).replace("%", "%%")
-    how: dict[str, Any] = {"default": default, "help": f"{meaning} (default %(default)s; {metadata['source']})"}
+    usual = "none" if default == "" else "%(default)s"
+    how: dict[str, Any] = {"default": default, "help": f"{meaning} (default {usual}; {metadata['source']})"}
     if kind is bool:
         how["action"] = argparse.BooleanOptionalAction
     elif metadata["choices"]:

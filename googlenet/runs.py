@@ -159,6 +159,10 @@ def resumed(where: str, changed: Mapping[str, Any]) -> Run:
     path = path / "last.h5" if path.is_dir() else path
     loaded = load_model(path, raw=True)
     config = replace(configuration(loaded, path), **changed)
+    without = sorted(changed.keys() & OF_WORKERS) if config.workers == 1 and not config.cluster else []
+    if without:
+        raise InputError(f"--{without[0].replace('_', '-')}: it is of several workers: give --workers 2 or more, or "
+                         "leave it out")
     prepare_kernels(config)
     training, validation = open_data(config)
     trainer = made(loaded.model, config, training, validation, loaded.preprocessing)

@@ -643,7 +643,7 @@ def test_raw_and_averaged_weights_can_be_chosen(usual, folder, weights, tmp_path
         np.testing.assert_array_equal(probabilities_of(tmp_path, *given), expected[which])
         done, result = evaluated(*given)
         assert result["weights"][0]["tested"] == which
-        assert f"the {which} weights of two" in done.err
+        assert f", its {which} weights, " in done.err
 
 
 @pytest.mark.parametrize(("classes", "columns", "told"), [

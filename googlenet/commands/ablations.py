@@ -5,10 +5,8 @@ import argparse
 from pathlib import Path
 
 from googlenet.ablations.questions import EPOCHS, QUESTIONS, SEEDS, SIZE, WIDTH
-from googlenet.commands.files import check_place
+from googlenet.commands.files import check_picture
 from minigrad.errors import InputError
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -44,7 +42,5 @@ def run(flags: argparse.Namespace) -> int:
     if flags.seeds < 1:
         raise InputError(f"--seeds {flags.seeds}: give at least 1; intervals need 2")
     if flags.plot:
-        check_place(flags.plot)
-        if flags.plot.suffix.lower() not in PICTURES:
-            raise InputError(f"--plot {flags.plot}: the picture's name must end in {', '.join(PICTURES)}")
+        check_picture(flags.plot)
     return variations.run(flags)

@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import argparse
-from itertools import groupby
 from pathlib import Path
 
 from googlenet.commands import text
-from googlenet.commands.files import check_place
-from googlenet.reports.crew import CrewRun, picture, read_run
+from googlenet.commands.files import check_picture, check_run
+from googlenet.reports.crew import CrewRun, in_groups, picture, read_run
 
-HEAD = ("run", "workers", "seed", "images", "validation loss", "top-1 error", "images/s", "staleness", "at most")
+HEAD = ("run", "seed", "images", "validation loss", "top-1 error", "images/s", "staleness", "at most")
 
 
 def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -24,17 +23,19 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Print the table, with a line of means where several runs are alike: in workers and epochs."""
+    """Print a table for each group of runs that differ in seeds alone, with their means."""
     if flags.plot:
-        check_place(flags.plot)
-    runs = sorted(map(read_run, flags.runs), key=lambda each: (each.kind, each.seed))
-    rows = [HEAD, *map(_row, runs)]
-    for _, group in groupby(runs, key=lambda each: each.kind):
-        same = [(each, each.last) for each in group if each.last]
-        if len(same) > 1:
-            means = [sum(float(last[name]) for _, last in same) / len(same)
-                     for name in ("validation_loss", "validation_top1_error")]
-            rows.append(("mean", _workers(same[0][0]), "", "", f"{means[0]:.4f}", f"{means[1]:.2%}", "", "", ""))
+        check_picture(flags.plot)
+    for folder in flags.runs:
+        check_run(folder)
+    runs = list(map(read_run, flags.runs))
+    rows: list[tuple[str, ...]] = [HEAD]
+    for name, same in in_groups(runs).items():
+        rows += [(f"{name}:", *[""] * (len(HEAD) - 1)), *map(_row, same)]
+        found = [run.validation for run in same if run.validation]
+        if len(found) > 1:
+            loss, error = (sum(values) / len(found) for values in zip(*found, strict=True))
+            rows.append(("mean", "", "", f"{loss:.4f}", f"{error:.2%}", "", "", ""))
     print(text.table(rows))
     if flags.plot:
         picture(runs, flags.plot)
@@ -42,13 +43,10 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _workers(of: CrewRun) -> str:
-    return f"{of.workers} on Ray" if of.on_ray else str(of.workers)
-
-
 def _row(of: CrewRun) -> tuple[str, ...]:
-    last = of.last
-    learned = (last["images"], f"{float(last['validation_loss']):.4f}",
-               f"{float(last['validation_top1_error']):.2%}") if last else ("", "", "")
+    learned = ("-", "-", "-")
+    if of.last and of.validation:
+        loss, error = of.validation
+        learned = of.last["images"], f"{loss:.4f}", f"{error:.2%}"
     stale = (f"{of.mean_staleness:.2f}", str(max(of.staleness))) if of.staleness else ("", "")
-    return of.folder.name, _workers(of), str(of.seed), *learned, f"{of.images_per_second:.4g}", *stale
+    return of.folder.name, str(of.seed), *learned, f"{of.images_per_second:.4g}", *stale

@@ -23,6 +23,7 @@ from minigrad.errors import InputError
 log = logging.getLogger(__name__)
 
 WEIGHTS_HELP = f"weights of any format that is read, or {', '.join(fetch.PUBLISHED)}: published ones, which are fetched"
+PICTURES = (".png", ".svg", ".pdf")
 PREPROCESS_HELP = "how images become the network's input, instead of what belongs to the weights"
 
 
@@ -95,12 +96,26 @@ def check_output(out: Path, endings: tuple[str, ...], source: Path, force: bool)
         raise InputError(f"{out} is there already: give another name, or --force to overwrite it")
 
 
+def check_run(folder: Path) -> None:
+    """Raise InputError where this is no run's folder."""
+    if not (folder / "last.h5").is_file():
+        raise InputError(f"{folder}: there is no run's folder, which has a last.h5 in it; give its path, such as "
+                         "runs/20261120-093000")
+
+
 def check_place(out: Path) -> None:
     """Raise InputError where a file can't be written because there is no such folder, or it is one itself."""
     if not out.parent.is_dir():
         raise InputError(f"can't write {out}: there is no folder {out.parent}; make it first")
     if out.is_dir():
         raise InputError(f"can't write {out}: it is a folder; give the name of a file in it")
+
+
+def check_picture(out: Path) -> None:
+    """Raise InputError where a picture can't be written under this name."""
+    check_place(out)
+    if out.suffix.lower() not in PICTURES:
+        raise InputError(f"--plot {out}: the picture's name must end in {', '.join(PICTURES)}")
 
 
 def named_preprocessing(name: str, config: ModelConfig) -> Preprocessing:

@@ -38,7 +38,7 @@ class Network(NamedTuple):
     usual: str = ""  # which of raw and averaged weights its file says are for testing, where it has both
 
     def __str__(self) -> str:
-        which = f", the {self.told['tested']} weights of two" if self.usual else ""
+        which = f", its {self.told['tested']} weights" if self.usual else ""
         return "{file}: {variant} ({format}){which}, {preprocessing}".format(**self.told, which=which)
 
 
@@ -70,7 +70,8 @@ def open_networks(weights: Sequence[str], flags: argparse.Namespace) -> list[Net
                              "give each network once")
     wanted = "raw" if flags.raw else "averaged" if flags.averaged else ""
     if wanted and not any(each.usual not in ("", wanted) for each in opened.values()):
-        log.info("--%s changes nothing: no file has %s weights that are not tested anyhow", wanted, wanted)
+        log.info("--%s changes nothing: a file without an average has one kind of weights, and others are tested so "
+                 "anyhow", wanted)
     return list(opened.values())
 
 

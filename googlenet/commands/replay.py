@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from googlenet.commands.files import check_run
 from googlenet.distbelief.push_log import Replayed, replay, states
 from googlenet.weights import load_model
 from minigrad.errors import InputError
@@ -24,6 +25,7 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def run(flags: argparse.Namespace) -> int:
     """Replay and compare. Raises InputError where the weights are others, or the log does not come to them."""
+    check_run(flags.folder)
     last = flags.folder / "last.h5"
     loaded = load_model(last, raw=True)
     log, step = flags.folder / "pushes.log", int(loaded.attributes["step"])
@@ -42,7 +44,8 @@ def run(flags: argparse.Namespace) -> int:
     if others:
         raise InputError(f"{last} has other weights than the pushes make: {', '.join(others[:3])}"
                          + (f" and {len(others) - 3} more" if len(others) > 3 else ""))
-    print(f"{count:,} states of {workers} workers: at step {step:,} the weights are those of {last}, bit for bit")
+    print(f"{count:,} states, first ones and those after a push, of {workers} workers: at step {step:,} the weights "
+          f"are those of {last}, bit for bit")
     return 0
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from googlenet.commands import text
 from googlenet.distbelief.simulation import Measured, Projected, project
@@ -39,10 +40,14 @@ def add(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def run(flags: argparse.Namespace) -> int:
     """Print a table. Raises InputError for times that are none."""
     for name in ("step", "update", "line", "images", "parameters"):
-        if not getattr(flags, name) > 0:
+        if not 0 < getattr(flags, name) < math.inf:
             raise InputError(f"--{name} {getattr(flags, name)}: give more than 0")
-    if flags.spread < 0 or flags.latency < 0:
-        raise InputError("--spread and --latency: give at least 0")
+    for name in ("spread", "latency", "seed"):
+        if not 0 <= getattr(flags, name) < math.inf:
+            raise InputError(f"--{name} {getattr(flags, name)}: give 0 or more")
+    for name in ("workers", "shards"):
+        if min(getattr(flags, name)) < 1:
+            raise InputError(f"--{name} {min(getattr(flags, name))}: give at least 1")
     measured = Measured(flags.step, flags.spread, flags.update, 4 * flags.parameters, flags.line * 1e9 / 8,
                         flags.latency / 1e3, flags.images)
     found = [project(measured, workers, shards, seed=flags.seed) for shards in flags.shards

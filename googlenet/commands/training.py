@@ -33,6 +33,7 @@ from googlenet.reports.tensorboard import Events
 from googlenet.runs import Run, alone, keep_epoch, write_settings
 from googlenet.testing import Score, score
 from googlenet.training import DivergedError, Epoch, Fault, Restart, Step, Trainer
+from googlenet.training.records import GivenUpError
 from minigrad.errors import InputError
 from minigrad.files import write_whole
 
@@ -87,6 +88,10 @@ def carry_out(run: Run, whole: Path | None = None) -> Ended:
     try:
         with shown(trainer) as watch:
             ended = complete(run, watch)
+    except GivenUpError as error:
+        trainer.save(run.last)
+        raise InputError(f"{error}. It is saved at step {trainer.step:,}; go on with: "
+                         f"{going_on(whole or run.folder)}") from error
     except DivergedError as error:
         if not run.last.exists():
             raise
@@ -244,12 +249,18 @@ def train(run: Run, records: Records, watch: Watch, stop: list[int]) -> Ended:
     return Ended(run.ended, bool(stop))
 
 
+def steps_left(trainer: Trainer) -> int:
+    """Return how many steps the run has yet; those behind it may have been of other workers, and as many others."""
+    batches = trainer.loader.batches
+    left = (trainer.config.epochs - trainer.epoch) * batches - trainer.batch
+    return max(0, -(-left * trainer.epoch_steps // batches))
+
+
 @contextmanager
 def shown(trainer: Trainer) -> Iterator[Watch]:
     """Show a bar of steps, and a line for each epoch; the block gets what to call with each record."""
-    config, steps = trainer.config, trainer.epoch_steps
-    with (logging_redirect_tqdm(), tqdm(total=steps * config.epochs, initial=trainer.step, unit="step") as bar,
-          validation_shown(trainer)):
+    with (logging_redirect_tqdm(), tqdm(total=trainer.step + steps_left(trainer), initial=trainer.step, unit="step")
+          as bar, validation_shown(trainer)):
 
         def watch(record: Record, left: float | None) -> None:
             if isinstance(record, Step):
@@ -296,7 +307,7 @@ def progress(record: Step) -> str:
     if crew is None:
         return told
     speeds = " ".join(f"{speed:.0f}" for speed in crew.speeds[:MOST_SHOWN]) + " ..." * (len(crew.speeds) > MOST_SHOWN)
-    restarts = f" {crew.restarts} restarts" if crew.restarts else ""
+    restarts = f" {crew.restarts} restart{'s' * (crew.restarts > 1)}" if crew.restarts else ""
     return f"{told} ({speeds}) staleness {crew.staleness:.1f}, at most {crew.most}{restarts}"
 
 

@@ -26,8 +26,10 @@ from googlenet.distbelief.messages import Failed, Lost, Next, Update
 from googlenet.distbelief.processes import BEAT, Pulse, how_ended, undisturbed
 from googlenet.distbelief.serving import serve
 from googlenet.distbelief.shared import context
-from googlenet.training.records import DivergedError
+from googlenet.training.records import DivergedError, GivenUpError
 from minigrad.errors import InputError
+
+ERRORS = {"diverged": DivergedError, "lost": GivenUpError}
 
 
 class ServerLostError(Exception):
@@ -58,8 +60,8 @@ class Fleet:
     def next(self) -> Update | Lost:
         """Let the next push be applied, and return what it was, or which worker was lost before.
 
-        Raises InputError or DivergedError where a worker can't go on for that reason, and ServerLostError where the
-        server is gone."""
+        Raises InputError or DivergedError where a worker can't go on for that reason, GivenUpError where workers were
+        lost too often, and ServerLostError where the server is gone."""
         if not self.asked:
             with suppress(OSError):  # what the server said before it went is still to be heard
                 self.line.send(Next())
@@ -67,7 +69,7 @@ class Fleet:
         told = self._hear()
         if isinstance(told, Failed):
             self.close()
-            raise DivergedError(told.reason) if told.kind == "diverged" else InputError(told.reason)
+            raise ERRORS.get(told.kind, InputError)(told.reason)
         if isinstance(told, Update):
             self.updates += 1
             self.asked = False

@@ -44,7 +44,8 @@ class Fetch(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """It can't go on: `kind` is input (what the user can mend), diverged, or error."""
+    """It can't go on: `kind` is input (what the user can mend), diverged, or error. The server says it too: of a worker
+    that was lost too often as lost."""
 
     kind: str
     reason: str

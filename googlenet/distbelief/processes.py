@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import parent_process, resource_tracker
+from multiprocessing import current_process, parent_process, resource_tracker
 
 import numpy as np
 
 BEAT = 0.5  # seconds between signs of life
 SLOW = 20  # times as long as its steps usually take: then a worker that says nothing hangs
 FIRST = 600.0  # seconds until its first step has ended, for which it may compile, and find its pictures
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # linux/prctl.h
 
 
 def give_signs_of_life(life: np.ndarray) -> None:
@@ -70,12 +70,16 @@ def undisturbed() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it ends, whatever it does then; leave signals to that one."""
+    """End this process when the one that started it ends, whatever it does then; leave signals to that one.
+
+    On Linux it is also called by its name, which `top` and `ps -o pid,comm` show: server, worker 1, ..."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even one that is stopped
+            system = ctypes.CDLL(None)
+            system.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even one that is stopped
+            system.prctl(PR_SET_NAME, current_process().name.encode())
     above = parent_process()
     assert above is not None
 

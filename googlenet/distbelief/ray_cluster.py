@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from googlenet.config import TrainingConfig
@@ -379,15 +380,20 @@ def answers(asked: Sequence[Any]) -> list[Any]:
         raise LostShardError(told(error)) from None
 
 
+def require_ray() -> None:
+    """Raise InputError where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise InputError("--cluster needs Ray: pip install ray")
+
+
 def connected(address: str) -> tuple[Any, bool]:
     """Return the module ray, connected to a cluster, or where "auto" finds none, to one of this machine's own; and
     whether it was connected for this.
 
     Raises InputError where Ray is not installed or there is no cluster."""
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError('--cluster needs Ray: pip install "googlenet[ray]"') from error
+    require_ray()
+    import ray
+
     if ray.is_initialized():
         found = ray.get_runtime_context().gcs_address
         if address not in ("auto", found):

@@ -284,7 +284,7 @@ class Serving:
         self.restarts += 1
         most = self.job.config.max_restarts
         if self.restarts > most:
-            self._fail("error", f"worker {worker + 1} {reason}, after {most} restarts: look for the cause, such as too "
+            self._fail("lost", f"worker {worker + 1} {reason}, after {most} restarts: look for the cause, such as too "
                                 "little memory, or allow more with --max-restarts")
         self._start(worker)
         self.lost.append(Lost(worker, reason, self.restarts))

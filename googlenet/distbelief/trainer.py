@@ -25,11 +25,11 @@ from googlenet.config import TrainingConfig
 from googlenet.distbelief.job import Job, Slots
 from googlenet.distbelief.local import Fleet, ServerLostError
 from googlenet.distbelief.messages import Lost, Place, Update
-from googlenet.distbelief.ray_cluster import RayFleet
+from googlenet.distbelief.ray_cluster import RayFleet, require_ray
 from googlenet.distbelief.server import Counts, epoch_updates
 from googlenet.distbelief.shared import SharedArray
 from googlenet.model import GoogLeNet
-from googlenet.training.records import Crew, DivergedError, Epoch, Fault, Restart, Step, weighted
+from googlenet.training.records import Crew, DivergedError, Epoch, Fault, GivenUpError, Restart, Step, weighted
 from googlenet.training.trainer import Trainer
 from googlenet.weights import load_model
 from googlenet.weights.store import Attribute
@@ -51,6 +51,9 @@ class AsynchronousTrainer(Trainer):
         if self.loader.batches < config.workers:
             raise InputError(f"--workers {config.workers}: an epoch has batches of {config.batch_size} images for "
                              f"{self.loader.batches} only: give fewer workers, or a smaller --batch-size")
+        if config.warm_start >= config.epochs * self.epoch_steps:
+            raise InputError(f"--warm-start {config.warm_start} of a run of about {config.epochs * self.epoch_steps} "
+                             "updates: the other workers would never begin; give fewer")
         self.job = self._shared()
         self.fleet: Fleet | RayFleet | None = None
         self.queued: deque[Step | Fault] = deque()  # counted in, but not told yet
@@ -192,11 +195,12 @@ class AsynchronousTrainer(Trainer):
     def _recover(self, error: ServerLostError) -> Restart | Fault:
         """Take up work without the server that was lost.
 
-        Raises InputError where that has happened too often."""
+        Raises GivenUpError where that has happened too often, InputError where its weights are half changed too."""
         self.fleet = None
         self.restarts += 1
         if self.restarts > self.config.max_restarts:
-            raise InputError(f"{error}, after {self.config.max_restarts} restarts: look for the cause, such as too "
+            kind = InputError if error.torn else GivenUpError
+            raise kind(f"{error}, after {self.config.max_restarts} restarts: look for the cause, such as too "
                              "little memory, or allow more with --max-restarts")
         if not error.torn:
             return Fault(f"{error}; started again, nothing but the steps under way is lost", self.restarts)
@@ -259,7 +263,9 @@ class AsynchronousTrainer(Trainer):
 
 
 def require_sense(config: TrainingConfig) -> None:
-    """Raise InputError for settings of workers that contradict each other."""
+    """Raise InputError for settings of workers that contradict each other, or need what is not installed."""
+    if config.cluster:
+        require_ray()
     if config.sync:
         for name, usual in (("fetch_every", 1), ("push_every", 1), ("overlap", False), ("staleness_lr", False),
                             ("look_ahead", False), ("warm_start", 0)):

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from googlenet.reports.curves import smoothed
 from googlenet.reports.log import read_log
@@ -15,6 +16,9 @@ from googlenet.weights import load_model
 
 COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#666666")
 POINTS = 60  # of a smoothed line, looked back over
+WITHOUT_EFFECT = frozenset({  # on what is learned, but for the seeds, over which means are taken
+    "seed", "sampling_seed", "output", "threads", "loader_threads", "log_every", "save_every", "keep", "report",
+    "tensorboard", "max_restarts", "hang_timeout", "max_bad", "push_log"})
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,15 @@ class CrewRun:
     """What a run's folder tells."""
 
     folder: Path
-    workers: int
-    on_ray: bool
     seed: int
+    settings: Mapping[str, Any]  # of training and of the network, that results depend on
     staleness: Counter[int]  # pushes to shards, by their staleness; empty of one without workers
     rows: list[dict[str, str]]  # of its log
+
+    @property
+    def workers(self) -> int:
+        """How many."""
+        return int(self.settings["workers"])
 
     @property
     def last(self) -> dict[str, str] | None:
@@ -34,9 +42,13 @@ class CrewRun:
         return next((row for row in reversed(self.rows) if row["validation_loss"]), None)
 
     @property
-    def kind(self) -> tuple[int, bool, int]:
-        """What runs that are alike have in common: their workers, whether these are Ray's, the epochs."""
-        return self.workers, self.on_ray, int(self.last["epoch"]) if self.last else -1
+    def validation(self) -> tuple[float, float] | None:
+        """The last validation's loss and top-1 error, of the weights that are tested; None without any."""
+        if not self.last:
+            return None
+        averaged = self.settings["averaging"] != "none" and self.settings["tested"] == "averaged"
+        kind = "averaged" if averaged else "validation"
+        return float(self.last[f"{kind}_loss"]), float(self.last[f"{kind}_top1_error"])
 
     @property
     def images_per_second(self) -> float:
@@ -57,22 +69,39 @@ def read_run(folder: Path) -> CrewRun:
     config = configuration(loaded, folder / "last.h5")
     told = json.loads(str(loaded.attributes.get("workers", "{}")))
     staleness = Counter({int(tau): pushes for tau, pushes in told.get("staleness", {}).items()})
-    return CrewRun(folder, config.workers, bool(config.cluster), config.seed, staleness, read_log(folder / "log.csv"))
+    settings = {name: value for name, value in (asdict(loaded.model.config) | asdict(config)).items()
+                if name not in WITHOUT_EFFECT}
+    return CrewRun(folder, config.seed, settings | {"cluster": bool(config.cluster)}, staleness,
+                   read_log(folder / "log.csv"))
+
+
+def in_groups(runs: Sequence[CrewRun]) -> dict[str, list[CrewRun]]:
+    """Return runs of the same settings together, named by their workers and by the flags in which they differ from the
+    others."""
+    varied = [name for name in runs[0].settings if name != "workers" and len({run.settings[name] for run in runs}) > 1]
+    found: dict[str, list[CrewRun]] = {}
+    for run in sorted(runs, key=lambda run: (run.workers, *(str(run.settings[name]) for name in varied), run.seed)):
+        own = [_flag(name, run.settings[name]) for name in varied if run.settings[name] is not False]
+        found.setdefault(" ".join([f"{run.workers} worker{'s' * (run.workers > 1)}", *own]), []).append(run)
+    return found
+
+
+def _flag(name: str, value: Any) -> str:
+    return f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
 
 
 def picture(runs: Sequence[CrewRun], path: Path) -> None:
-    """Draw the staleness of the pushes, and the losses against the images, a colour for each number of workers."""
+    """Draw the staleness of the pushes, and the losses against the images, a colour for each group of runs."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    counts = sorted({run.workers for run in runs})
-    for number, workers in enumerate(counts):
-        same = [run for run in runs if run.workers == workers]
-        colour, label = COLOURS[number % len(COLOURS)], f"{workers} worker{'s' * (workers > 1)}"
-        _staleness(left, same, colour, label, number, len(counts))
+    groups = in_groups(runs)
+    for number, (label, same) in enumerate(groups.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        _staleness(left, same, colour, label, number, len(groups))
         _losses(right, same, colour, label)
     left.set(xlabel="updates between a fetch and its push", ylabel="part of the pushes", title="Staleness")
     left.xaxis.get_major_locator().set_params(integer=True)

@@ -107,7 +107,8 @@ def require_memory(trainer: Trainer) -> Memory:
     found = f"training needs about {needed}, {gib(free)} GiB are free"
     fitting = _largest_batch(trainer, needed, free + _resident())
     if not fitting:
-        raise InputError(f"{found}, and one image at a time does not fit either: close other programs, or take a "
+        fewer = "fewer --workers, or a " if trainer.config.workers > 1 else "a "
+        raise InputError(f"{found}, and one image at a time does not fit either: close other programs, or take {fewer}"
                          "smaller --image-size or --width")
     images = trainer.config.batch_size * trainer.config.accumulate
     size = next(size for size in range(fitting, 0, -1) if images % size == 0)

@@ -14,6 +14,10 @@ class DivergedError(InputError):
     """The loss is no longer a finite number, or a classifier does not learn."""
 
 
+class GivenUpError(InputError):
+    """Workers were lost too often; the trainer's state is that of its last record."""
+
+
 class Losses(NamedTuple):
     """Means over the images of a step or an epoch; those of the auxiliary heads are NaN where they aren't built."""
 

@@ -214,7 +214,7 @@ def test_other_formats_stay_shut(tmp_path):
     """Pillow would open these."""
     assert "EPS" not in FORMATS
     Image.fromarray(SMOOTH).save(tmp_path / "a.jpg", format="EPS")
-    with pytest.raises(DataError, match=r"a.jpg: cannot be decoded \(cannot identify image file the file\)"):
+    with pytest.raises(DataError, match=r"a.jpg: cannot be decoded \(it is no picture of a known format\)"):
         read_image(tmp_path / "a.jpg")
 
 
@@ -238,7 +238,7 @@ def test_bytes_are_decoded_as_the_file_is(tmp_path):
     np.testing.assert_array_equal(decode_image(content, "a picture"), read_image(path))
     assert measure_image(content, "a picture") == (16, 24)
     for read in (decode_image, measure_image):
-        with pytest.raises(DataError, match=r"^a picture: cannot be decoded \(cannot identify image file the file\)"):
+        with pytest.raises(DataError, match=r"^a picture: cannot be decoded \(it is no picture of a known format\)"):
             read(b"no picture", "a picture")
     with pytest.raises(DataError, match=r"b.jpg: no such file"):
         read_encoded(tmp_path / "b.jpg")

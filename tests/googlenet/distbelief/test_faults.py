@@ -346,6 +346,20 @@ def test_the_log_tells_of_the_workers(data, tmp_path):
     assert float(rows[-1]["staleness_mean"]) > 0
 
 
+def test_a_run_that_is_given_up_is_saved(data, tmp_path):
+    """After too many lost workers, as at Ctrl-C: what was learned until then is kept."""
+    process = started(data, tmp_path / "runs", "--epochs", "1000", "--max-restarts", "0")
+    processes = until_it_trains(process, tmp_path / "runs")
+    os.kill(processes[2], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    where = run_folder(tmp_path / "runs")
+    told = re.search(r"SIGKILL, after 0 restarts: .*It is saved at step ([\d,]+); go on with: .* --resume (\S+)", err)
+    assert told[2] == str(where)
+    assert load_model(where / "last.h5", raw=True).attributes["step"] == int(told[1].replace(",", "")) > 0
+    assert all_end(processes)
+
+
 def test_a_full_disk_at_a_checkpoint_ends_the_run_and_keeps_the_last_one(data, tmp_path):
     """A limit on the size of files stands in for it, from some moment on; what was saved before is as it was."""
     process = started(data, tmp_path / "runs", "--epochs", "1000")
