@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,6 +309,8 @@ def test_nothing_is_left_after_kill_9_of_the_parent(stopped, data, tmp_path):
     memory = set(os.listdir("/dev/shm"))
     process = started(data, tmp_path / "runs", "--epochs", "1000")
     processes = until_it_trains(process, tmp_path / "runs")
+    names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes]
+    assert names[1:] == ["server", "worker 1", "worker 2"]
     if stopped:
         os.kill(processes[2], signal.SIGSTOP)
     process.kill()
