@@ -15,7 +15,7 @@ import numpy as np
 
 BEAT = 0.5  # seconds between signs of life
 SLOW = 20  # times as long as its steps usually take: then a worker that says nothing hangs
-FIRST = 600.0  # seconds until its first step has ended, for which it may compile, and find its pictures
+FIRST = 1800.0  # seconds until its first step has ended, for which it may compile, and list a million pictures
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # linux/prctl.h
 
 

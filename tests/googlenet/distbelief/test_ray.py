@@ -247,13 +247,13 @@ def test_a_worker_whose_step_never_ends_hangs():
     assert not hand.hangs(0.0), "nothing is under way"
     hand.begin(Remote(lambda: "under way", "step", []))
     assert not hand.hangs(5.0)
-    hand.step_at -= 599
+    hand.step_at -= 1799
     assert not hand.hangs(5.0), "it may still compile, or wait for a shard"
     hand.step_at -= 2
-    assert hand.hangs(5.0) == "has computed for 601 s"
+    assert hand.hangs(5.0) == "has computed for 1801 s"
     hand.usual = 10.0
-    assert hand.hangs(5.0) == "has computed for 601 s, where a step took 10 s"
-    hand.usual = 50.0
+    assert hand.hangs(5.0) == "has computed for 1801 s, where a step took 10 s"
+    hand.usual = 100.0
     assert not hand.hangs(5.0)
 
 
