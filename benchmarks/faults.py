@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout that isn't installed
 
@@ -307,6 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 except FaultError as reason:
                     print(f"faults.py: error: {name}, seed {seed}: {reason}", file=sys.stderr)
                     return 1
+                except KeyboardInterrupt:
+                    print("faults.py: stopped", file=sys.stderr)
+                    return 130
             errors[name].append(error)
             print(f"{name}, seed {seed}: {error:.2%}", *said, sep="\n    ", flush=True)
     alone = errors[LEFT_ALONE]
@@ -322,5 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _stop(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)  # what it has started ends as after Ctrl-C
     sys.exit(main())
